@@ -1,0 +1,148 @@
+"""The effects of one execution, buffered: writes coalesced to one per key, reads that see the run's own writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from bema.contract import envelopes, errors, names, operations
+from bema.contract.bindings import Limits
+from bema.contract.effects import DeleteState, Effect, EmitEvent, SetState, StateEffect, UpdateState
+from bema_runtime import payloads
+
+Key = tuple[str, str]
+_UNKNOWN: Any = object()
+
+
+class Buffer:
+    """What one execution of a handler has read and asked for. Closed when the handler returns."""
+
+    def __init__(
+        self, *, run: str, step: str, limits: Limits, topics: Mapping[str, Callable[[Any], None] | None]
+    ) -> None:
+        self._run = run
+        self._step = step
+        self._limits = limits
+        self._topics = topics
+        self._read: dict[Key, bytes | None] = {}
+        self._writes: dict[Key, StateEffect] = {}
+        self._emits: list[EmitEvent] = []
+        self._bytes = 0
+        self.closed: str | None = None
+        """Why no more effects are taken."""
+
+    def effects(self) -> Sequence[Effect]:
+        return [*self._writes.values(), *self._emits]
+
+    def check_open(self) -> None:
+        if self.closed is not None:
+            raise errors.RunEnded(f"{self._step}: {self.closed}; nothing more can be asked of this context")
+
+    def known(self, key: Key) -> bytes | None:
+        """The value as the run sees it, when it can tell without asking the broker; else `UNKNOWN`."""
+        match self._writes.get(key):
+            case SetState(value=value):
+                return value
+            case DeleteState():
+                return None
+            case UpdateState():
+                return _UNKNOWN  # type: ignore[no-any-return]
+        return self._read.get(key, _UNKNOWN)
+
+    @staticmethod
+    def is_unknown(value: Any) -> bool:
+        return value is _UNKNOWN
+
+    def has_read(self, key: Key, value: bytes | None) -> bytes | None:
+        """Take in what the broker holds; the value as the run sees it. A blind change becomes a guarded one."""
+        self._read[key] = value
+        update = self._writes.get(key)
+        if isinstance(update, UpdateState):
+            changed = operations.apply(orjson.loads(value) if value is not None else None, update.operations)
+            self.set(key, changed)
+            return self.known(key)
+        return value
+
+    def set(self, key: Key, value: Any) -> None:
+        what = f"state {key[0]}/{key[1]}"
+        names.state("", *key)
+        data = payloads.dumps(value, what=what, limit=self._limits.payload_bytes)
+        self._write(SetState(*key, data), len(data))
+
+    def delete(self, key: Key) -> None:
+        names.state("", *key)
+        self._write(DeleteState(*key), 0)
+
+    def update(self, key: Key, changes: Sequence[operations.Operation]) -> None:
+        """Blind where the run has not read the key; else applied here, to what it read."""
+        names.state("", *key)
+        for change in changes:
+            payloads.dumps(change.value, what=f"state {key[0]}/{key[1]}", limit=self._limits.payload_bytes)
+        known = self.known(key)
+        if not self.is_unknown(known):
+            self.set(key, operations.apply(orjson.loads(known) if known is not None else None, changes))
+            return
+        before = self._writes.get(key)
+        earlier = before.operations if isinstance(before, UpdateState) else ()
+        self._write(UpdateState(*key, (*earlier, *changes)), 0)
+
+    def _write(self, effect: StateEffect, size: int) -> None:
+        self.check_open()
+        self._count(size, 0 if (effect.group, effect.key) in self._writes else 1)
+        self._writes[effect.group, effect.key] = effect
+
+    def emit(self, topic: str, data: Any, *, key: str | None, headers: Mapping[str, str] | None) -> str:
+        """Buffer an event; its id."""
+        self.check_open()
+        if topic not in self._topics:
+            declared = ", ".join(sorted(self._topics)) or "none"
+            raise errors.UndeclaredTopic(
+                f"{self._step} emits {topic!r}, which its config does not declare; declared are {declared}"
+            )
+        envelopes.check_headers(headers or {})
+        body = payloads.dumps(data, what=f"event {topic}", limit=self._limits.payload_bytes)
+        self._check_schema(topic, body)
+        self._count(len(body), 1)
+        number = len(self._emits) + 1
+        self._emits.append(EmitEvent(topic, body, number, key, dict(headers or {})))
+        return names.emitted_event(self._run, number)
+
+    def _check_schema(self, topic: str, body: bytes) -> None:
+        check = self._topics[topic]
+        if check is None:
+            return
+        try:
+            check(orjson.loads(body))
+        except payloads.InputInvalid as error:
+            raise errors.PayloadInvalid(f"event {topic}: not what its schema says: {error}") from error
+
+    def _count(self, size: int, more: int) -> None:
+        self._bytes += size
+        count = len(self._writes) + len(self._emits) + more
+        if count > self._limits.effects:
+            raise errors.TooManyEffects(
+                f"{self._step}: expected at most {self._limits.effects} effects in one run, found one more; "
+                "split the work over several events"
+            )
+        if self._bytes > self._limits.commit_bytes:
+            raise errors.TooManyEffects(
+                f"{self._step}: expected at most {self._limits.commit_bytes} bytes of effects in one run, "
+                f"found {self._bytes}; split the work over several events"
+            )
+
+    def overlay(self, group: str, stored: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
+        """A group's entries with the run's own writes laid over."""
+        values: dict[str, Any] = {key: orjson.loads(value) for key, value in stored}
+        for (other, key), effect in self._writes.items():
+            if other != group:
+                continue
+            match effect:
+                case SetState(value=value):
+                    values[key] = orjson.loads(value)
+                case DeleteState():
+                    values.pop(key, None)
+                case UpdateState(operations=changes):
+                    values[key] = operations.apply(values.get(key), changes)
+        return values

@@ -1,0 +1,181 @@
+"""The messages of a commit. Pure: what a run asked for, as the batch that makes it true.
+
+The marker comes first and expects that there is none: whoever commits a run second is refused whole.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import orjson
+
+from bema.contract import envelopes, names
+from bema.contract.effects import DeleteState, Effect, EmitEvent, SetState, StateEffect, UpdateState
+from bema.contract.triggers import Kind
+from bema.ports.jetstream import ROLLUP, SCHEDULE, SCHEDULE_TARGET, Outgoing
+from bema_runtime import traces
+from bema_runtime.runs import Run
+
+DELETED = "Bema-Deleted"
+TTL = "Nats-TTL"
+_MARKER_TTL = {Kind.API: "10m", Kind.CRON: "168h"}
+"""How long a marker is kept; one of an event is kept until every subscriber's floor has passed it."""
+
+TOMBSTONE_TTL = "60s"
+"""How long a deletion stays as a message: it only has to replace the value."""
+
+
+class RunOutcome(StrEnum):
+    """How a run ended, as its marker says."""
+
+    OK = "ok"
+    DEAD = "dead"
+
+
+@dataclass(slots=True)
+class Commit:
+    """All that a run wants to make true at once."""
+
+    run: Run
+    outcome: RunOutcome
+    effects: Sequence[Effect] = ()
+    extra: Sequence[Outgoing] = ()
+    """More messages: a dead letter."""
+    subjects: frozenset[str] = field(default_factory=frozenset)
+    """What no other run of the same batch may touch: the marker, and the state that is written."""
+
+    def __post_init__(self) -> None:
+        state = (effect for effect in self.effects if not isinstance(effect, EmitEvent))
+        root = self.run.binding.root
+        self.subjects = frozenset([marker_subject(self.run), *(state_subject(root, effect) for effect in state)])
+
+    @property
+    def updates(self) -> list[UpdateState]:
+        """The effects that need the current value of their key."""
+        return [effect for effect in self.effects if isinstance(effect, UpdateState)]
+
+    @property
+    def size(self) -> int:
+        """Payload bytes, roughly: to bound a batch."""
+        return sum(len(getattr(effect, "data", getattr(effect, "value", b""))) for effect in self.effects) + sum(
+            len(message.data) for message in self.extra
+        )
+
+    @property
+    def messages(self) -> int:
+        return 1 + len(self.effects) + len(self.extra)
+
+
+def marker_subject(run: Run) -> str:
+    return names.end(run.binding.root, run.binding.step, run.kind, run.id)
+
+
+def state_subject(root: str, effect: StateEffect) -> str:
+    return names.state(root, effect.group, effect.key)
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC, with milliseconds."""
+    time = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def marker(run: Run, outcome: RunOutcome, now: float) -> Outgoing:
+    body = {"outcome": outcome, "attempt": run.attempt, "started": timestamp(run.started), "ended": timestamp(now)}
+    lifetime = _MARKER_TTL.get(run.kind)
+    return Outgoing(marker_subject(run), orjson.dumps(body), {TTL: lifetime} if lifetime else {}, expected=0)
+
+
+def messages(commit: Commit, values: Mapping[tuple[str, str], tuple[bytes, int]], *, now: float) -> list[Outgoing]:
+    """The batch. `values` holds, for each `UpdateState`, the new value and the revision that it was made from."""
+    run = commit.run
+    batch = [marker(run, commit.outcome, now)]
+    source, time = envelopes.source(run.binding.app, run.binding.step), timestamp(now)
+    for effect in commit.effects:
+        match effect:
+            case EmitEvent():
+                batch.append(_event(run, effect, source, time))
+            case SetState(group=group, key=key, value=value):
+                batch.append(_state(run, effect, value, run.reads.get((group, key))))
+            case DeleteState(group=group, key=key):
+                message = _state(run, effect, b"", run.reads.get((group, key)))
+                message.headers |= {DELETED: "1", TTL: TOMBSTONE_TTL}
+                batch.append(message)
+            case UpdateState(group=group, key=key):
+                value, revision = values[group, key]
+                batch.append(_state(run, effect, value, revision))
+    batch.extend(commit.extra)
+    return batch
+
+
+def _state(run: Run, effect: StateEffect, value: bytes, expected: int | None) -> Outgoing:
+    return Outgoing(state_subject(run.binding.root, effect), value, {ROLLUP: "sub"}, expected)
+
+
+def _event(run: Run, effect: EmitEvent, source: str, time: str) -> Outgoing:
+    binding = run.binding
+    event = envelopes.Event(
+        id=names.emitted_event(run.id, effect.number),
+        topic=effect.topic,
+        source=source,
+        time=time,
+        data=effect.data,
+        key=effect.key,
+        trace_parent=traces.parent(run.trace_id, run.span_id),
+        headers=effect.headers,
+    )
+    partition = names.partition(effect.key, binding.partitions)
+    return Outgoing(names.event(binding.root, effect.topic, partition), effect.data, envelopes.encode(event))
+
+
+def retry(run: Run, event: envelopes.Event, *, at: float, attempt: int) -> Outgoing:
+    """The schedule of a run's next attempt."""
+    binding = run.binding
+    headers = _history(run, event, attempt)
+    headers[SCHEDULE] = f"@at {timestamp(at)}"
+    headers[SCHEDULE_TARGET] = names.retry(binding.root, binding.step, run.id)
+    return Outgoing(names.retry_timer(binding.root, binding.step, run.id), event.data, headers)
+
+
+def dead_letter(run: Run, event: envelopes.Event, *, reason: str) -> Outgoing:
+    """The dead letter of a run: the event as it came, why, and what every attempt failed with."""
+    binding = run.binding
+    headers = _history(run, event, run.attempt)
+    headers[envelopes.REASON] = reason
+    headers[envelopes.KIND] = run.kind
+    return Outgoing(names.dead_letter(binding.root, binding.step, run.id), event.data, headers)
+
+
+def _history(run: Run, event: envelopes.Event, attempt: int) -> dict[str, str]:
+    headers = envelopes.encode(event)
+    headers[envelopes.RUN] = run.id
+    headers[envelopes.ATTEMPT] = str(attempt)
+    headers[envelopes.ERRORS] = errors_header(run.errors)
+    return headers
+
+
+def errors_header(entries: Iterable[Mapping[str, object]]) -> str:
+    """What attempts failed with, the last ones as far as they fit, as JSON in ASCII."""
+    kept: list[bytes] = []
+    size = 2
+    for entry in reversed(list(entries)):
+        text = _ascii(entry)
+        size += len(text) + 1
+        if kept and size > envelopes.MAX_ERRORS_BYTES:
+            break
+        kept.append(text[: envelopes.MAX_ERRORS_BYTES])
+    return (b"[" + b",".join(reversed(kept)) + b"]").decode()
+
+
+def _ascii(entry: Mapping[str, object]) -> bytes:
+    short = {key: value[:2000] if isinstance(value, str) else value for key, value in entry.items()}
+    text = orjson.dumps(short).decode()
+    return "".join(c if c < "\x7f" else "".join(_escapes(c)) for c in text).encode()
+
+
+def _escapes(character: str) -> Iterable[str]:
+    data = character.encode("utf-16-be", "surrogatepass")
+    return (f"\\u{data[i] << 8 | data[i + 1]:04x}" for i in range(0, len(data), 2))

@@ -1,0 +1,233 @@
+"""The committer: writes what runs ask for, many runs in one atomic batch, each exactly once or not at all.
+
+A refusal proves nothing. Another copy of the same batch may have been stored, a race between servers may answer a
+stored batch with "expected another sequence". So after every refusal and every silence the stream's leader is asked:
+the marker is there → committed; a key that was read has moved → conflict; else the same batch is sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+from bema.contract import errors, names, operations
+from bema.contract.effects import DeleteState, SetState, UpdateState
+from bema.ports.jetstream import JetStream, Outgoing
+from bema_runtime import commits
+from bema_runtime.commits import Commit
+from bema_runtime.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+MAX_RUNS = 64
+MAX_MESSAGES = 900
+MAX_BYTES = 4 * 1024 * 1024
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """It is true now, or it was already: the run has its one end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflicted:
+    """Nothing was written: somebody changed these keys after the run had read them."""
+
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Nothing was written: an operation does not fit the value it met."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Whether it was written is unknown; the process is going away and somebody else will find out."""
+
+
+Result = Committed | Conflicted | Unfit | Abandoned
+
+
+class Settle(Protocol):
+    def __call__(self, results: Sequence[tuple[Commit, Result]]) -> None: ...
+
+
+class Committer:
+    """One per process: at most one batch is open. `settle` is called with every commit's result, in bursts."""
+
+    def __init__(self, js: JetStream, stream: str, *, metrics: Metrics, settle: Settle) -> None:
+        self._js = js
+        self._stream = stream
+        self._metrics = metrics
+        self._settle = settle
+        self._waiting: deque[Commit] = deque()
+        self._open = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._abandoning = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._work(), name="committer")
+
+    def submit(self, commit: Commit) -> None:
+        self._waiting.append(commit)
+        self._idle.clear()
+        self._wake.set()
+
+    async def wait_idle(self) -> None:
+        await self._idle.wait()
+
+    def abandon(self) -> None:
+        """Give up what cannot be committed soon: whoever gets the event next will find out."""
+        self._abandoning = True
+        self._wake.set()
+
+    async def close(self) -> None:
+        self.abandon()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._report([(commit, Abandoned()) for commit in self._waiting])
+        self._waiting.clear()
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                group = self._take_group()
+                try:
+                    await self._commit_group(group)
+                except Exception:
+                    log.exception("The committer failed; its runs are left to be delivered again")
+                    self._report([(commit, Abandoned()) for commit in group])
+            self._idle.set()
+
+    def _take_group(self) -> list[Commit]:
+        """The next runs that may share a batch: within the limits, no two on one subject, order kept per subject."""
+        group: list[Commit] = []
+        left: deque[Commit] = deque()
+        taken: set[str] = set()
+        messages = size = 0
+        while self._waiting and len(group) < MAX_RUNS:
+            commit = self._waiting.popleft()
+            if group and (messages + commit.messages > MAX_MESSAGES or size + commit.size > MAX_BYTES):
+                left.append(commit)
+                break
+            if taken.isdisjoint(commit.subjects):
+                group.append(commit)
+                messages += commit.messages
+                size += commit.size
+            else:
+                left.append(commit)
+            taken |= commit.subjects
+        self._waiting.extendleft(reversed(left))
+        return group
+
+    def _report(self, results: Sequence[tuple[Commit, Result]]) -> None:
+        if results:
+            self._settle(results)
+
+    async def _commit_group(self, group: list[Commit]) -> None:
+        if len(group) == 1:
+            self._report([(group[0], await self._commit_one(group[0]))])
+            return
+        try:
+            prepared = await asyncio.gather(*(self._prepare(commit) for commit in group))
+            batch = [message for messages in prepared for message in messages]
+            await self._js.publish_batch(batch)
+        except (errors.BrokerError, errors.PayloadInvalid) as error:
+            log.debug("A batch of %d runs was not stored (%s); sending them one by one", len(group), error)
+            for commit in group:
+                self._report([(commit, await self._commit_one(commit))])
+            return
+        self._observe(len(group), len(batch))
+        self._report([(commit, Committed()) for commit in group])
+
+    def _observe(self, runs: int, messages: int) -> None:
+        self._metrics.commit_runs.observe(runs)
+        self._metrics.commit_messages.observe(messages)
+
+    async def _commit_one(self, commit: Commit) -> Result:
+        """Send one run's batch until it is known how it ended."""
+        tries = 0
+        while True:
+            try:
+                batch = await self._prepare(commit)
+                await self._js.publish_batch(batch)
+            except errors.PayloadInvalid as error:
+                return Unfit(str(error))
+            except errors.BrokerError as error:
+                known = await self._ask_leader(commit, error)
+                if known is not None:
+                    return known
+            else:
+                self._observe(1, len(batch))
+                return Committed()
+            tries += 1
+            await asyncio.sleep(random.uniform(0.005, 0.05) * min(tries, 20))
+
+    async def _ask_leader(self, commit: Commit, error: errors.BrokerError) -> Result | None:
+        """What became of a batch that was refused or not answered; None when it is to be sent again.
+
+        The guarded keys are looked at before the marker: should the batch be stored between the two looks, the
+        marker tells.
+        """
+        log.debug("The commit of run %s was not confirmed (%s); asking the leader", commit.run.id, error)
+        while True:
+            if self._abandoning:
+                return Abandoned()
+            try:
+                moved = await self._moved(commit)
+                if await self._js.get_last(self._stream, commits.marker_subject(commit.run)) is not None:
+                    return Committed()
+            except errors.BrokerError as unanswered:
+                log.debug("The leader did not answer (%s); asking again", unanswered)
+                await asyncio.sleep(random.uniform(0.05, 0.2))
+                continue
+            return Conflicted(moved) if moved else None
+
+    async def _moved(self, commit: Commit) -> tuple[Key, ...]:
+        """The keys that the run read and wrote, and that somebody else wrote since."""
+        run = commit.run
+        guarded = [
+            (effect.group, effect.key)
+            for effect in commit.effects
+            if isinstance(effect, SetState | DeleteState) and (effect.group, effect.key) in run.reads
+        ]
+        found = await asyncio.gather(*(self._revision(run.binding.root, key) for key in guarded))
+        return tuple(key for key, revision in zip(guarded, found, strict=True) if revision != run.reads[key])
+
+    async def _revision(self, root: str, key: Key) -> int:
+        stored = await self._js.get_last(self._stream, names.state(root, *key))
+        return stored.sequence if stored else 0
+
+    async def _prepare(self, commit: Commit) -> list[Outgoing]:
+        """The batch as of now: what was not read is read here, and changed."""
+        updates = commit.updates
+        values: dict[Key, tuple[bytes, int]] = {}
+        if updates:
+            changed = await asyncio.gather(*(self._updated(commit, update) for update in updates))
+            values = {(update.group, update.key): value for update, value in zip(updates, changed, strict=True)}
+        return commits.messages(commit, values, now=time.time())
+
+    async def _updated(self, commit: Commit, update: UpdateState) -> tuple[bytes, int]:
+        stored = await self._js.get_last(self._stream, names.state(commit.run.binding.root, update.group, update.key))
+        found: Any = orjson.loads(stored.data) if stored and commits.DELETED not in stored.headers else None
+        value = operations.apply(found, update.operations)
+        return orjson.dumps(value), stored.sequence if stored else 0

@@ -1,0 +1,598 @@
+"""The engine: everything between the broker and the handlers, on a thread and an event loop of its own.
+
+    receive → delivered before, or not the first attempt: ask the leader whether the run has an end or a later attempt
+            → decode; invoke (the invoker validates); effects are buffered there
+      ok       → commit → ack
+      conflict → invoke again on fresh data; after `limits.conflicts` times the run goes back, same attempt
+      fails    → attempts left: schedule the next one, ack;  none left: dead letter, ack
+      cannot write → no ack; the event stays in hand, heartbeating, until it can
+
+User code never runs on this thread: a handler that blocks costs no other run its heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from bema.contract import envelopes, errors, frames, names, retries
+from bema.contract.bindings import Binding
+from bema.contract.frames import Call, End, Invoke, Outcome, Reply
+from bema.contract.triggers import Kind
+from bema.ports import admin
+from bema.ports.connections import Connection, Message, publish_command
+from bema.ports.jetstream import JetStream, Outgoing
+from bema.ports.pulls import Pull
+from bema_runtime import commits, traces
+from bema_runtime.commits import Commit, RunOutcome
+from bema_runtime.committers import Abandoned, Committed, Committer, Conflicted, Result, Unfit
+from bema_runtime.lanes import Lanes
+from bema_runtime.mailboxes import Mailbox
+from bema_runtime.metrics import Metrics
+from bema_runtime.reads import StateReader
+from bema_runtime.runs import Delivery, Run, Unit
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 3.0
+GRACE = 10.0
+"""How long a handler may go on after it was cancelled, in seconds, before the process gives itself up."""
+
+_ACK = b"+ACK"
+_NAK = b"-NAK"
+_WORKING = b"+WPI"
+
+
+class Engine:
+    """Receives, invokes, commits and settles. All methods belong to the engine's thread, but for those of `Peer`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        units: Sequence[Unit],
+        invoker: frames.Invoker,
+        metrics: Metrics,
+        *,
+        on_stuck: Callable[[], None] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._js = JetStream(connection)
+        self._units = {unit.binding.step: unit for unit in units}
+        self._invoker = invoker
+        self._metrics = metrics
+        self._on_stuck = on_stuck
+        self._loop = asyncio.get_running_loop()
+        self._stream = units[0].binding.stream.name
+        self._committer = Committer(self._js, self._stream, metrics=metrics, settle=self._settle)
+        self._lanes = Lanes()
+        self._reader = StateReader(self._js, self._stream, self._lanes)
+        self._numbers = itertools.count(1)
+        self._running: dict[int, Run] = {}
+        self._in_hand: dict[tuple[str, str], Run] = {}
+        self._pulls: dict[str, Pull] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stream_created = ""
+        self._draining = False
+        self._ends: Mailbox[End] = Mailbox(self._loop, self._ended)
+        self.ready = False
+
+    # What the handlers' side may call, from its own thread
+
+    def ended(self, ends: Sequence[End]) -> None:
+        self._ends.put_all(list(ends))
+
+    async def call(self, call: Call) -> Reply:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._answer(call), self._loop))
+
+    # Life
+
+    async def start(self) -> None:
+        """Bind to the stream and begin to pull. Waits, unready, for what the operator or `bema dev` has yet to make."""
+        self._connection.on_reconnect(lambda: self._spawn(self._look_at_stream()))
+        await self._look_at_stream()
+        self._committer.start()
+        self._spawn(self._watch())
+        for unit in self._units.values():
+            consumer = unit.binding.consumer
+            if consumer is None or unit.binding.suspended:
+                continue
+            pull = Pull(
+                self._connection,
+                stream=self._stream,
+                durable=consumer.durable,
+                capacity=unit.binding.concurrency,
+                deliver=lambda burst, unit=unit: self._delivered(unit, burst),  # type: ignore[misc]
+            )
+            unit.release = pull.done
+            self._pulls[unit.binding.step] = pull
+            await pull.start()
+        self.ready = True
+
+    async def _look_at_stream(self) -> None:
+        told = False
+        while True:
+            try:
+                admin.check_server(self._js)
+                self._stream_created = await admin.stream_created(self._js, self._stream)
+                return
+            except errors.BrokerError as error:
+                if not told:
+                    log.warning("The app's stream %s cannot be used yet: %s; waiting", self._stream, error)
+                    told = True
+                await asyncio.sleep(0.25)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why this process is not ready, if it is not."""
+        found = [] if self.ready else ["starting"]
+        if self._draining:
+            found.append("draining")
+        if not self._connection.is_connected:
+            found.append("no connection to NATS")
+        if self._connection.problem:
+            found.append(self._connection.problem)
+        found.extend(f"{step}: {pull.problem}" for step, pull in self._pulls.items() if pull.problem)
+        return found
+
+    @property
+    def idle(self) -> bool:
+        return not self._in_hand and not self._running
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more work, let what runs end within `seconds`, give back the rest. With the broker away, what
+        cannot be committed is given up at once: its event will be delivered again."""
+        self._draining = True
+        for pull in self._pulls.values():
+            await pull.stop()
+        deadline = self._loop.time() + seconds
+        while not self.idle and self._loop.time() < deadline:
+            if not self._connection.is_connected:
+                self._committer.abandon()
+            await asyncio.sleep(0.02)
+        left = list(self._in_hand.values())
+        for number in list(self._running):
+            self._invoker.cancel(frames.Cancel(number, "the process stops"))
+        await self._write(b"".join(self._reply(run, _NAK) for run in left))
+        await self._committer.close()
+        if left:
+            log.warning("Gave back %d events whose runs had not ended within %g s", len(left), seconds)
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("A task of the engine failed; its event will be delivered again", exc_info=error)
+
+    async def _watch(self) -> None:
+        """Every second: attempts past their deadline are cancelled; every third: what is in hand is kept in hand."""
+        for tick in itertools.count():
+            await asyncio.sleep(1)
+            self._cancel_overdue(time.time())
+            if tick % int(HEARTBEAT) == 0:
+                await self._write(b"".join(self._reply(run, _WORKING) for run in self._in_hand.values()))
+
+    def _cancel_overdue(self, now: float) -> None:
+        for number, run in list(self._running.items()):
+            if now > run.deadline and not run.cancelled:
+                run.cancelled = True
+                self._invoker.cancel(frames.Cancel(number, f"timeout after {run.timeout:g} s"))
+            elif now > run.deadline + GRACE and self._on_stuck is not None:
+                log.critical(
+                    "The handler goes on %g s after its timeout; this process gives itself up",
+                    GRACE,
+                    extra=run.log_fields,
+                )
+                self._on_stuck()
+
+    # Receiving
+
+    def _delivered(self, unit: Unit, burst: list[Message]) -> None:
+        ready: list[Invoke] = []
+        for message in burst:
+            delivery = Delivery.of(message.subject, message.reply)
+            if self._draining:
+                self._spawn(self._write(publish_command(message.reply, _NAK)))
+                continue
+            run = self._run_of(unit, message, delivery)
+            held = self._in_hand.get((unit.binding.step, run.id))
+            if held is not None:
+                held.delivery = delivery  # delivered again while it runs here: the newest token counts
+                unit.release(1)
+                continue
+            self._in_hand[unit.binding.step, run.id] = run
+            unit.metrics.in_flight.inc()
+            if delivery.delivered == 1 and run.attempt == 1 and not message.subject.startswith(unit.retry_prefix):
+                ready.append(self._invocation(run))
+            else:
+                self._spawn(self._resume(run))
+        if ready:
+            self._invoker.invoke(ready)
+
+    def _run_of(self, unit: Unit, message: Message, delivery: Delivery) -> Run:
+        headers = message.headers
+        binding = unit.binding
+        event_id = envelopes.attribute(headers, envelopes.ID) or names.foreign_event(
+            self._stream_created, delivery.sequence, delivery.timestamp
+        )
+        retried = message.subject.startswith(unit.retry_prefix)
+        topic = (
+            envelopes.attribute(headers, envelopes.TYPE) if retried else names.topic_of(binding.root, message.subject)
+        )
+        event = envelopes.Event(
+            id=event_id,
+            topic=topic or "",
+            source=headers.get(envelopes.SOURCE, ""),
+            time=headers.get(envelopes.TIME, ""),
+            data=message.data,
+            key=envelopes.attribute(headers, envelopes.KEY),
+            trace_parent=headers.get(envelopes.TRACE_PARENT),
+            headers=envelopes.user_headers(headers),
+        )
+        run = Run(
+            unit=unit,
+            kind=Kind.EVENT,
+            id=headers.get(envelopes.RUN) or names.run_of_event(event_id, binding.step),
+            attempt=_attempt(headers) if retried else 1,
+            trigger=unit.topics.get(event.topic, 0),
+            trace_id=traces.trace_of(event.trace_parent),
+            data=message.data,
+            event=event,
+            delivery=delivery,
+        )
+        if retried:
+            run.errors = _errors(headers)
+        return run
+
+    async def _resume(self, run: Run) -> None:
+        """A run that may have ended, or may have a later attempt: the leader knows."""
+        if await self._has_moved_on(run):
+            log.info("The run has an end or a later attempt already", extra=run.log_fields)
+            await self._let_go(run, _ACK)
+            return
+        delivery = run.delivery
+        limit = run.binding.retry.max_attempts + run.binding.limits.extra_deliveries
+        if delivery is not None and delivery.delivered > limit:
+            text = f"delivered {delivery.delivered} times without an end"
+            await self._give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+            return
+        self._invoke(run)
+
+    async def _has_moved_on(self, run: Run) -> bool:
+        root, step = run.binding.root, run.binding.step
+        subjects = (
+            commits.marker_subject(run),
+            names.retry_timer(root, step, run.id),
+            names.retry(root, step, run.id),
+        )
+        own = run.delivery.sequence if run.delivery else 0
+        while True:
+            try:
+                found = await asyncio.gather(*(self._js.get_last(self._stream, subject) for subject in subjects))
+            except errors.BrokerError:
+                await asyncio.sleep(0.1)
+                continue
+            return any(stored is not None and stored.sequence != own for stored in found)
+
+    # Invoking
+
+    def _invocation(self, run: Run) -> Invoke:
+        number = next(self._numbers)
+        now = time.time()
+        run.invocation, run.invoked, run.deadline, run.cancelled = number, now, now + run.timeout, False
+        run.span_id = traces.new_span()
+        run.reads = {}
+        self._running[number] = run
+        event = run.event
+        return Invoke(
+            id=number,
+            step=run.unit.binding.step,
+            kind=run.kind,
+            run=run.id,
+            attempt=run.attempt,
+            data=run.data,
+            trigger=run.trigger,
+            topic=event.topic if event else None,
+            event_id=event.id if event else None,
+            headers=_headers_of(run),
+            trace_id=run.trace_id,
+            span_id=run.span_id,
+            deadline=run.deadline,
+            scheduled_at=run.scheduled_at,
+            request=run.request,
+        )
+
+    def _invoke(self, run: Run) -> None:
+        self._invoker.invoke([self._invocation(run)])
+
+    def _ended(self, ends: list[End]) -> None:
+        acks: list[bytes] = []
+        now = time.time()
+        for end in ends:
+            run = self._running.pop(end.invocation, None)
+            if run is None:
+                continue
+            run.unit.metrics.seconds.observe(now - run.invoked)
+            if run.waiter is not None:
+                if not run.waiter.done():
+                    run.waiter.set_result(end)
+            elif end.outcome is Outcome.OK and not end.effects:
+                acks.append(self._reply(run, _ACK))
+                self._forget(run, "ok")
+            elif end.outcome is Outcome.OK:
+                self._committer.submit(Commit(run, RunOutcome.OK, end.effects))
+            else:
+                self._spawn(self._failed(run, end))
+        if acks:
+            self._spawn(self._write(b"".join(acks)))
+
+    # Settling
+
+    def _settle(self, results: Sequence[tuple[Commit, Result]]) -> None:
+        acks: list[bytes] = []
+        for commit, result in results:
+            run = commit.run
+            self._lanes.leave(run)
+            if run.waiter is not None:
+                if not run.waiter.done():
+                    run.waiter.set_result(result)
+                continue
+            match result:
+                case Committed():
+                    acks.append(self._reply(run, _ACK))
+                    self._forget(run, commit.outcome)
+                case Conflicted():
+                    self._note_conflict(run, result)
+                    self._again(run)
+                case Unfit(reason=reason):
+                    self._spawn(self._failed(run, _unfit(run, reason)))
+                case Abandoned():
+                    self._forget(run, None)
+        if acks:
+            self._spawn(self._write(b"".join(acks)))
+
+    def _note_conflict(self, run: Run, conflict: Conflicted) -> None:
+        run.conflicts += 1
+        run.unit.metrics.conflicts.inc()
+        for key in conflict.keys:
+            self._lanes.heat(key)
+            self._metrics.hot_keys.labels(run.binding.app, key[0]).inc()
+
+    def _again(self, run: Run) -> None:
+        if run.conflicts <= run.binding.limits.conflicts:
+            self._invoke(run)
+        else:
+            self._spawn(self._go_back(run))
+
+    async def _go_back(self, run: Run) -> None:
+        """Too many conflicts in a row: step aside for up to a second. Not an attempt."""
+        await self._schedule(run, seconds=random.uniform(0.2, 1), attempt=run.attempt)
+
+    async def _failed(self, run: Run, end: End) -> None:
+        """An attempt of an event's run that did not succeed."""
+        self._lanes.leave(run)
+        failure = end.failure or frames.Failure("Error", "the handler failed")
+        entry = entry_of(run, failure)
+        if end.outcome is Outcome.INVALID:
+            await self._give_up(run, "Invalid", entry)
+            return
+        if self._draining and end.outcome is Outcome.CANCELLED:
+            return
+        match self.next_action(run, failure):
+            case retries.Retry(seconds=seconds, attempt=attempt):
+                log.warning(
+                    "The handler failed: %s: %s; trying again in %.3g s",
+                    failure.type,
+                    failure.message,
+                    seconds,
+                    extra={**run.log_fields, "error": failure.traceback},
+                )
+                run.errors.append(entry)
+                run.unit.metrics.retries.inc()
+                await self._schedule(run, seconds=seconds, attempt=attempt)
+            case retries.GiveUp(reason=reason):
+                await self._give_up(run, reason, entry)
+
+    def next_action(self, run: Run, failure: frames.Failure) -> retries.Retry | retries.GiveUp:
+        return retries.next_action(
+            run.binding.retry,
+            run.attempt,
+            retryable=failure.retryable,
+            retry_after=failure.retry_after,
+            chance=random.random(),
+        )
+
+    async def _schedule(self, run: Run, *, seconds: float, attempt: int) -> None:
+        if run.event is None:
+            raise AssertionError("only events are scheduled")
+        await self._store(commits.retry(run, run.event, at=time.time() + seconds, attempt=attempt))
+        await self._let_go(run, _ACK, outcome="retry")
+
+    async def _store(self, message: Outgoing) -> None:
+        """Store a message, however long it takes: the event stays in hand meanwhile."""
+        while True:
+            try:
+                await self._js.publish(message)
+                return
+            except errors.BrokerError as error:
+                log.debug("Not stored yet: %s", error)
+                await asyncio.sleep(random.uniform(0.05, 0.5))
+
+    async def _give_up(self, run: Run, reason: str, entry: dict[str, object]) -> None:
+        """The run has failed for good: its dead letter and its marker in one batch."""
+        run.errors.append(entry)
+        log.error(
+            "Dead letter (%s): %s: %s",
+            reason,
+            entry["type"],
+            entry["message"],
+            extra={**run.log_fields, "error": entry.get("traceback", "")},
+        )
+        run.unit.metrics.dead_letters.inc()
+        self._committer.submit(self.dead(run, reason))
+
+    def dead(self, run: Run, reason: str) -> Commit:
+        """The commit that ends a run with a dead letter."""
+        event = run.event or envelopes.Event(
+            id=run.id,
+            topic="",
+            source=envelopes.source(run.binding.app, run.binding.step),
+            time=commits.timestamp(run.started),
+            data=run.data,
+            trace_parent=traces.parent(run.trace_id, run.span_id or traces.new_span()),
+        )
+        return Commit(run, RunOutcome.DEAD, extra=[commits.dead_letter(run, event, reason=reason)])
+
+    async def _let_go(self, run: Run, word: bytes, *, outcome: str | None = None) -> None:
+        reply = self._reply(run, word)
+        self._forget(run, outcome)
+        await self._write(reply)
+
+    def _forget(self, run: Run, outcome: str | None) -> None:
+        metrics = run.unit.metrics
+        if self._in_hand.pop((metrics.step, run.id), None) is not None:
+            metrics.in_flight.dec()
+            run.unit.release(1)
+        self._lanes.leave(run)
+        if outcome == "ok":
+            metrics.ok[run.kind].inc()
+        elif outcome is not None:
+            metrics.ended(run.kind, outcome)
+
+    def _reply(self, run: Run, word: bytes) -> bytes:
+        return publish_command(run.delivery.reply, word) if run.delivery else b""
+
+    async def _write(self, commands: bytes) -> None:
+        """Acknowledgements that cannot be sent now are not sent later: the event comes again and its end is found."""
+        if commands and self._connection.is_connected:
+            await self._connection.write(commands)
+
+    # Runs that somebody waits for: api and cron
+
+    async def execute(self, run: Run) -> tuple[End, Result | None]:
+        """Run a handler and commit what it asks for, again after conflicts. The last execution's end, and what became
+        of its commit: None when there was nothing to commit."""
+        run.unit.metrics.in_flight.inc()
+        try:
+            while True:
+                end = await self._wait_for(run, lambda: self._invoke(run))
+                # A tick leaves its marker also when it asked for nothing: it must not run again
+                if end.outcome is not Outcome.OK or not (end.effects or run.kind is Kind.CRON):
+                    return end, None
+                effects = end.effects
+                result = await self.commit(Commit(run, RunOutcome.OK, effects))
+                if not isinstance(result, Conflicted):
+                    return end, result
+                self._note_conflict(run, result)
+                if run.conflicts > run.binding.limits.conflicts:
+                    return end, result
+        finally:
+            self._lanes.leave(run)
+            run.unit.metrics.in_flight.dec()
+
+    async def _wait_for(self, run: Run, begin: Callable[[], None]) -> End:
+        run.waiter = self._loop.create_future()
+        try:
+            begin()
+            end: End = await run.waiter
+            return end
+        finally:
+            run.waiter = None
+
+    async def commit(self, commit: Commit) -> Result:
+        """Commit for somebody who waits."""
+        waiter: asyncio.Future[Any] = self._loop.create_future()
+        commit.run.waiter = waiter
+        self._committer.submit(commit)
+        try:
+            result: Result = await waiter
+            return result
+        finally:
+            commit.run.waiter = None
+
+    async def outcome_of(self, run: Run) -> RunOutcome | None:
+        """How the run ended before, here or elsewhere; None when it has not. Waits for a broker that is away."""
+        while True:
+            try:
+                stored = await self._js.get_last(self._stream, commits.marker_subject(run))
+            except errors.BrokerUnavailable:
+                await asyncio.sleep(0.1)
+                continue
+            return RunOutcome(orjson.loads(stored.data)["outcome"]) if stored else None
+
+    def cancel(self, run: Run, reason: str) -> None:
+        self._invoker.cancel(frames.Cancel(run.invocation, reason))
+
+    # Questions of handlers
+
+    async def _answer(self, call: Call) -> Reply:
+        run = self._running.get(call.invocation)
+        if run is None:
+            return Reply(call.id, error="the run has ended")
+        try:
+            match call.method:
+                case "state.get":
+                    return Reply(call.id, result=await self._reader.get(run, call.params["group"], call.params["key"]))
+                case "state.list":
+                    return Reply(call.id, result=await self._reader.list(run, call.params["group"]))
+                case "heartbeat":
+                    run.deadline = time.time() + run.timeout
+                    return Reply(call.id, result=run.deadline)
+                case method:
+                    return Reply(call.id, error=f"unknown method {method!r}")
+        except errors.BemaError as error:
+            return Reply(call.id, error=f"{type(error).__name__}: {error}")
+
+
+def _headers_of(run: Run) -> Mapping[str, str]:
+    if run.event is not None:
+        return run.event.headers
+    return dict(run.request.headers) if run.request is not None else {}
+
+
+def _attempt(headers: Mapping[str, str]) -> int:
+    text = headers.get(envelopes.ATTEMPT, "1")
+    return int(text) if text.isascii() and text.isdigit() else 1
+
+
+def _errors(headers: Mapping[str, str]) -> list[dict[str, object]]:
+    try:
+        found = orjson.loads(headers.get(envelopes.ERRORS, "[]"))
+    except orjson.JSONDecodeError:
+        return []
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def entry_of(run: Run, failure: frames.Failure) -> dict[str, object]:
+    """What is remembered of a failed attempt."""
+    return {
+        "attempt": run.attempt,
+        "type": failure.type,
+        "message": failure.message,
+        "at": commits.timestamp(time.time()),
+        **({"details": list(failure.details)} if failure.details else {}),
+        **({"traceback": failure.traceback} if failure.traceback else {}),
+    }
+
+
+def _unfit(run: Run, reason: str) -> End:
+    return End(run.invocation, Outcome.FAILED, failure=frames.Failure("PayloadInvalid", reason))
+
+
+def units_of(bindings: Sequence[Binding], metrics: Metrics) -> list[Unit]:
+    return [Unit.of(binding, metrics.of(binding.app, binding.step)) for binding in bindings]

@@ -1,0 +1,238 @@
+"""Executes Python handlers: async ones on an event loop in a thread of its own, plain ones in a pool of threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bema import authoring, handlers
+from bema.contract import errors
+from bema.contract.bindings import Binding
+from bema.contract.frames import Cancel, End, Failure, Invoke, Outcome, Peer
+from bema.contract.triggers import Kind
+from bema_runtime import payloads, responses
+from bema_runtime.buffers import Buffer
+from bema_runtime.contexts import AsyncContext, SyncContext
+from bema_runtime.mailboxes import Mailbox
+
+log = logging.getLogger(__name__)
+
+MAX_THREADS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A loaded Step: its handler and how its inputs are read."""
+
+    binding: Binding
+    handler: handlers.Handler
+    function: Callable[..., Any]
+    is_async: bool
+    decoders: dict[int, payloads.Decode]
+    """How to read an event's data or a request's body, by the trigger's place."""
+    queries: dict[int, Callable[[Sequence[tuple[str, str]]], Any]]
+    topics: dict[str, Callable[[Any], None] | None]
+    """Declared topics, each with the check of its schema, if it has one."""
+
+
+@dataclass(slots=True)
+class _Execution:
+    entry: _Entry
+    buffer: Buffer
+    task: asyncio.Task[None] | None = None
+    cancelled: str | None = None
+
+
+class PythonInvoker:
+    """`frames.Invoker` for handlers in this process."""
+
+    def __init__(self, bindings: Sequence[Binding]) -> None:
+        self._bindings = bindings
+        self._entries: dict[str, _Entry] = {}
+        self._executions: dict[int, _Execution] = {}
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="handlers", daemon=True)
+        self._pool = ThreadPoolExecutor(_pool_size(bindings), thread_name_prefix="handler")
+        self._begin: Mailbox[Invoke] = Mailbox(self._loop, self._start_all)
+        self._ends: list[End] = []
+        self._peer: Peer
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def start(self, peer: Peer) -> None:
+        """Load every handler. Raises `StepInvalid`."""
+        self._peer = peer
+        self._entries = {binding.step: _load(binding) for binding in self._bindings}
+        self._thread.start()
+
+    def invoke(self, invocations: Sequence[Invoke]) -> None:
+        self._begin.put_all(list(invocations))
+
+    def cancel(self, cancel: Cancel) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, cancel)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _start_all(self, invocations: list[Invoke]) -> None:
+        for invoke in invocations:
+            entry = self._entries[invoke.step]
+            buffer = Buffer(run=invoke.run, step=invoke.step, limits=entry.binding.limits, topics=entry.topics)
+            execution = _Execution(entry, buffer)
+            self._executions[invoke.id] = execution
+            execution.task = self._loop.create_task(self._execute(invoke, execution))
+
+    def _cancel(self, cancel: Cancel) -> None:
+        execution = self._executions.get(cancel.invocation)
+        if execution is None or execution.cancelled is not None:
+            return
+        execution.cancelled = cancel.reason
+        execution.buffer.closed = cancel.reason
+        # A thread cannot be stopped: a plain function meets the closed buffer at its next effect
+        if execution.entry.is_async and execution.task is not None:
+            execution.task.cancel()
+
+    async def _execute(self, invoke: Invoke, execution: _Execution) -> None:
+        end = End(invoke.id, Outcome.OK)
+        try:
+            await self._run(invoke, execution, end)
+        except payloads.InputInvalid as error:
+            end.outcome, end.failure = Outcome.INVALID, _invalid(error)
+        except asyncio.CancelledError:
+            end.outcome = Outcome.CANCELLED
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises becomes the end of its attempt
+            end.outcome, end.failure = Outcome.FAILED, failure_of(error)
+        if execution.cancelled is not None:
+            end.outcome, end.failure, end.effects = Outcome.CANCELLED, Failure("Timeout", execution.cancelled), ()
+        execution.buffer.closed = execution.buffer.closed or "the handler has returned"
+        del self._executions[invoke.id]
+        self._send(end)
+
+    async def _run(self, invoke: Invoke, execution: _Execution, end: End) -> None:
+        entry, buffer = execution.entry, execution.buffer
+        value = _input(entry, invoke)
+        app = entry.binding.app
+        if entry.is_async:
+            context: Any = AsyncContext(app, invoke, buffer, self._peer)
+            result = await entry.function(*(value, context)[: entry.handler.takes])
+        else:
+            context = SyncContext(app, invoke, buffer, self._peer, self._loop)
+            arguments = (value, context)[: entry.handler.takes]
+            result = await asyncio.shield(self._loop.run_in_executor(self._pool, entry.function, *arguments))
+        if invoke.kind is Kind.API:
+            end.response = responses.encode(result)
+        end.effects = buffer.effects()
+
+    def _send(self, end: End) -> None:
+        """Results of one turn of the loop travel together."""
+        if not self._ends:
+            self._loop.call_soon(self._flush)
+        self._ends.append(end)
+
+    def _flush(self) -> None:
+        ends, self._ends = self._ends, []
+        self._peer.ended(ends)
+
+
+def _pool_size(bindings: Sequence[Binding]) -> int:
+    return max(1, min(MAX_THREADS, sum(binding.concurrency for binding in bindings)))
+
+
+def _load(binding: Binding) -> _Entry:
+    began = time.monotonic()
+    handler = handlers.load(Path(binding.code.folder), binding.code.entrypoint)
+    if handler.function is None:
+        raise errors.StepInvalid(f"{handler.file}: expected a function named `handler`, found none")
+    log.debug("Loaded %s in %.3f s", handler.file, time.monotonic() - began)
+    return _Entry(
+        binding=binding,
+        handler=handler,
+        function=handler.function,
+        is_async=handler.is_async,
+        decoders=_decoders(binding, handler),
+        queries={
+            api.trigger: responses.query_reader(_written(handler, api.trigger, "api", "query"), api.query)
+            for api in binding.apis
+        },
+        topics={emit.topic: payloads.checker(emit.schema_) if emit.schema_ else None for emit in binding.emits},
+    )
+
+
+def _decoders(binding: Binding, handler: handlers.Handler) -> dict[int, payloads.Decode]:
+    decoders: dict[int, payloads.Decode] = {}
+    for event in binding.events:
+        written = _written(handler, event.trigger, "event", "input")
+        typed = handler.input_type if handlers.is_typed(handler.input_type) and not handler.takes_request else written
+        decoders[event.trigger] = payloads.decoder(typed, event.input)
+    for api in binding.apis:
+        written = _written(handler, api.trigger, "api", "body")
+        typed = handler.input_type if handlers.is_typed(handler.input_type) and handler.takes_request else written
+        decoders[api.trigger] = payloads.decoder(typed, api.body)
+    return decoders
+
+
+def _written(handler: handlers.Handler, trigger: int, kind: str, key: str) -> Any:
+    """The model that the author put into the config in place of a schema, or None."""
+    found = handler.config["triggers"][trigger][kind].get(key)
+    return found if handlers.is_model(found) else None
+
+
+def _input(entry: _Entry, invoke: Invoke) -> Any:
+    decode = entry.decoders.get(invoke.trigger)
+    request = invoke.request
+    if request is None:
+        return decode(invoke.data) if decode is not None else None
+    body = None
+    if invoke.data or _expects_body(entry, invoke.trigger):
+        body = decode(invoke.data) if decode is not None else None
+    return authoring.Request(
+        body=body,
+        method=request.method,
+        path=request.path,
+        path_params=request.path_params,
+        query_params=dict(request.query),
+        query=entry.queries[invoke.trigger](request.query),
+        query_list=request.query,
+        headers=dict(request.headers),
+    )
+
+
+def _expects_body(entry: _Entry, trigger: int) -> bool:
+    return any(api.trigger == trigger and api.body is not None for api in entry.binding.apis)
+
+
+def _invalid(error: payloads.InputInvalid) -> Failure:
+    return Failure(
+        "Invalid",
+        str(error),
+        retryable=False,
+        http_status=400 if error.malformed else 422,
+        details=[problem.as_dict() for problem in error.problems],
+    )
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What the engine needs to know of an exception."""
+    if isinstance(error, errors.HttpError):
+        return Failure("HttpError", error.detail, http_status=error.status, http_headers=error.headers)
+    return Failure(
+        type(error).__name__,
+        str(error),
+        traceback="".join(traceback.format_exception(error)).rstrip(),
+        retryable=not isinstance(error, errors.NonRetryable),
+        retry_after=error.seconds if isinstance(error, errors.RetryAfter) else None,
+    )

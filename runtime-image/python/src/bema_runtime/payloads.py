@@ -1,0 +1,136 @@
+"""JSON in and out: what handlers give as bytes, what arrives as what handlers want.
+
+An input is checked against the handler's own types where it has them (the model is the authority, its validators
+included), else against the trigger's JSON Schema.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema_rs
+import orjson
+import pydantic
+
+from bema import handlers
+from bema.contract import errors
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with an input."""
+
+    field: str
+    """Path of the field, with dots; empty for the input itself."""
+    message: str
+    found: str
+
+    def as_dict(self) -> dict[str, str]:
+        return dataclasses.asdict(self)
+
+
+class InputInvalid(Exception):
+    """An input that is not what was declared. `malformed` when it is not even JSON."""
+
+    def __init__(self, problems: list[Problem], *, malformed: bool = False) -> None:
+        super().__init__("; ".join(f"{p.field or 'input'}: {p.message}, found {p.found}" for p in problems))
+        self.problems = problems
+        self.malformed = malformed
+
+
+Decode = Callable[[bytes], Any]
+
+
+def dumps(value: Any, *, what: str, limit: int) -> bytes:
+    """A value as JSON. Raises `PayloadInvalid` for what JSON cannot say, `PayloadTooLarge` above `limit` bytes."""
+    try:
+        data = orjson.dumps(value, default=_plain)
+    except TypeError as error:
+        raise errors.PayloadInvalid(f"{what}: expected a value that JSON can hold, found {error}") from error
+    if len(data) > limit:
+        raise errors.PayloadTooLarge(
+            f"{what}: expected at most {limit} bytes of JSON, found {len(data)}; store the data elsewhere and send a "
+            "reference"
+        )
+    return data
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, pydantic.BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, set | frozenset):
+        return list(value)
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def decoder(annotation: Any, schema: Mapping[str, Any] | None) -> Decode:
+    """How to read an input: by a type, else by a JSON Schema, else as any JSON."""
+    if handlers.is_typed(annotation):
+        return _typed(pydantic.TypeAdapter(annotation))
+    if schema is not None:
+        return _by_schema(schema)
+    return _any
+
+
+def _any(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise _malformed(str(error), data) from error
+
+
+def _malformed(message: str, data: bytes) -> InputInvalid:
+    found = "nothing" if not data else _short(data.decode("utf-8", "replace"))
+    return InputInvalid([Problem("", f"expected JSON ({message})", found)], malformed=True)
+
+
+def _typed(adapter: pydantic.TypeAdapter[Any]) -> Decode:
+    def decode(data: bytes) -> Any:
+        try:
+            return adapter.validate_json(data)
+        except pydantic.ValidationError as error:
+            raise from_pydantic(error, data) from error
+
+    return decode
+
+
+def from_pydantic(error: pydantic.ValidationError, data: bytes) -> InputInvalid:
+    """The problems that pydantic found, in our words."""
+    details = error.errors(include_url=False, include_context=False)
+    if details[0]["type"] == "json_invalid":
+        return _malformed(details[0]["msg"], data)
+    return InputInvalid([Problem(".".join(map(str, d["loc"])), d["msg"], _short(repr(d["input"]))) for d in details])
+
+
+def _by_schema(schema: Mapping[str, Any]) -> Decode:
+    check = checker(schema)
+
+    def decode(data: bytes) -> Any:
+        value = _any(data)
+        check(value)
+        return value
+
+    return decode
+
+
+def checker(schema: Mapping[str, Any]) -> Callable[[Any], None]:
+    """A function that raises `InputInvalid` for values that a JSON Schema (draft 2020-12) refuses."""
+    validator = jsonschema_rs.Draft202012Validator(dict(schema))
+
+    def check(value: Any) -> None:
+        if not validator.is_valid(value):
+            raise InputInvalid(
+                [
+                    Problem(".".join(map(str, e.instance_path)), e.message, _short(repr(e.instance)))
+                    for e in validator.iter_errors(value)
+                ]
+            )
+
+    return check
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else text[:99] + "…"

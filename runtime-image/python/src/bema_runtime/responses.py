@@ -1,0 +1,120 @@
+"""HTTP as api handlers see it: what they return becomes an answer, query parameters become what was declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import pydantic
+
+from bema import authoring
+from bema.contract import errors
+from bema.contract.frames import HttpResponse
+from bema_runtime import payloads
+
+MAX_BODY = 64 * 1024 * 1024
+_JSON = ("content-type", "application/json")
+_TEXT = ("content-type", "text/plain; charset=utf-8")
+_BYTES = ("content-type", "application/octet-stream")
+_WHOLE = {"status", "body", "headers"}
+
+
+def encode(result: Any) -> HttpResponse:
+    """An answer from what a handler returned: a value, `(status, value)`, a dict of status, body and headers, or a
+    `Response`. None is 204. Raises `PayloadInvalid` for what cannot be answered."""
+    match result:
+        case None:
+            return HttpResponse(204, (), b"")
+        case authoring.Response():
+            return _answer(result.status, result.body, result.headers)
+        case (int(status), body) if isinstance(result, tuple):
+            return _answer(status, body, {})
+        case {"status": int(status), "body": body, **more} if set(result) <= _WHOLE:
+            return _answer(status, body, cast(Mapping[str, str], more.get("headers") or {}))
+        case _:
+            return _answer(200, result, {})
+
+
+def _answer(status: int, body: Any, headers: Mapping[str, str]) -> HttpResponse:
+    if not 200 <= status <= 599:
+        raise errors.PayloadInvalid(f"expected an HTTP status from 200 to 599, found {status}")
+    if body is None:
+        content, kind = b"", None
+    elif isinstance(body, bytes):
+        content, kind = body, _BYTES
+    elif isinstance(body, str):
+        content, kind = body.encode(), _TEXT
+    else:
+        content, kind = payloads.dumps(body, what="the answer", limit=MAX_BODY), _JSON
+    pairs = [(str(name).lower(), str(value)) for name, value in headers.items()]
+    if kind is not None and all(name != "content-type" for name, _ in pairs):
+        pairs.append(kind)
+    return HttpResponse(status, tuple(pairs), content)
+
+
+def query_reader(model: Any, schema: Mapping[str, Any] | None) -> Callable[[Sequence[tuple[str, str]]], Any]:
+    """How query parameters are read: into a model, as a dict checked against a JSON Schema, or as a dict of texts."""
+    if model is not None:
+        adapter = pydantic.TypeAdapter(model)
+        lists = _list_fields(adapter.json_schema())
+        return lambda pairs: _by_model(adapter, gather(pairs, lists))
+    if schema is None:
+        return lambda pairs: dict(pairs)
+    check, lists = payloads.checker(schema), _list_fields(schema)
+    properties = schema.get("properties") or {}
+
+    def read(pairs: Sequence[tuple[str, str]]) -> Any:
+        values = {name: _typed(value, properties.get(name)) for name, value in gather(pairs, lists).items()}
+        try:
+            check(values)
+        except payloads.InputInvalid as error:
+            raise _in_query(error) from error
+        return values
+
+    return read
+
+
+def _by_model(adapter: pydantic.TypeAdapter[Any], values: Mapping[str, Any]) -> Any:
+    try:
+        return adapter.validate_python(values)
+    except pydantic.ValidationError as error:
+        raise _in_query(payloads.from_pydantic(error, b"")) from error
+
+
+def _in_query(error: payloads.InputInvalid) -> payloads.InputInvalid:
+    return payloads.InputInvalid(
+        [payloads.Problem(f"query.{p.field}" if p.field else "query", p.message, p.found) for p in error.problems]
+    )
+
+
+def _list_fields(schema: Mapping[str, Any]) -> frozenset[str]:
+    properties = schema.get("properties") or {}
+    return frozenset(name for name, field in properties.items() if field.get("type") == "array")
+
+
+def gather(pairs: Sequence[tuple[str, str]], lists: frozenset[str]) -> dict[str, Any]:
+    """Query parameters by name: the last one, or all of them for those that are declared as lists."""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in lists:
+            values.setdefault(name, []).append(value)
+        else:
+            values[name] = value
+    return values
+
+
+def _typed(value: Any, schema: Mapping[str, Any] | None) -> Any:
+    """Text as the number or boolean that the schema declares; as it is where it is none, for the check to refuse."""
+    if isinstance(value, list):
+        return [_typed(item, (schema or {}).get("items")) for item in value]
+    kind = (schema or {}).get("type")
+    try:
+        if kind == "integer":
+            return int(value)
+        if kind == "number":
+            return float(value)
+    except ValueError:
+        return value
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(value.lower(), value)
+    return value

@@ -1,0 +1,103 @@
+"""A run in the hands of this process: one Step handling one trigger, from its arrival to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bema.contract import frames, names
+from bema.contract.bindings import Binding
+from bema.contract.envelopes import Event
+from bema.contract.triggers import Kind
+from bema_runtime.metrics import StepMetrics
+
+
+@dataclass(eq=False, slots=True)
+class Unit:
+    """A Step that this process executes: its Binding and what is derived from it once."""
+
+    binding: Binding
+    metrics: StepMetrics
+    topics: Mapping[str, int]
+    """Topic → place of the trigger that hears it."""
+    retry_prefix: str
+    release: Callable[[int], None] = lambda count: None
+    """Tell the pull that so many messages are no longer in hand."""
+
+    @classmethod
+    def of(cls, binding: Binding, metrics: StepMetrics) -> Unit:
+        topics = {topic: event.trigger for event in binding.events for topic in event.topics}
+        return cls(binding, metrics, topics, names.retry_prefix(binding.root, binding.step))
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How an event came: what JetStream says about a message, read from its reply subject."""
+
+    reply: str
+    subject: str
+    delivered: int
+    """1 on the first delivery. Not an attempt: a drain redelivers without the handler having run."""
+    sequence: int
+    timestamp: str
+
+    @classmethod
+    def of(cls, subject: str, reply: str) -> Delivery:
+        tokens = reply.split(".")
+        # `$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<cseq>.<time>.<pending>`, or with domain and account first
+        first = 4 if len(tokens) == 9 else 6
+        return cls(reply, subject, int(tokens[first]), int(tokens[first + 1]), tokens[first + 3])
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """One run. Mutable: it belongs to the engine's thread alone."""
+
+    unit: Unit
+    kind: Kind
+    id: str
+    attempt: int
+    trigger: int
+    trace_id: str
+    data: bytes
+    event: Event | None = None
+    delivery: Delivery | None = None
+    request: frames.HttpRequest | None = None
+    scheduled_at: float | None = None
+    errors: list[dict[str, object]] = field(default_factory=list)
+    """What earlier attempts failed with."""
+    span_id: str = ""
+    deadline: float = 0.0
+    started: float = field(default_factory=time.time)
+    """Unix time of its arrival in this process."""
+    invoked: float = 0.0
+    """Unix time at which its handler was last started; 0 before."""
+    invocation: int = 0
+    reads: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Revision of each key that the current execution read."""
+    conflicts: int = 0
+    cancelled: bool = False
+    waiter: asyncio.Future[Any] | None = None
+    """Set where somebody waits for the end of the execution instead of leaving it to the engine."""
+
+    @property
+    def binding(self) -> Binding:
+        return self.unit.binding
+
+    @property
+    def timeout(self) -> float:
+        return self.unit.binding.timeout_seconds[self.kind]
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        binding = self.unit.binding
+        return {
+            "app": binding.app,
+            "step": binding.step,
+            "run": self.id,
+            "attempt": self.attempt,
+            "trace": self.trace_id,
+        }

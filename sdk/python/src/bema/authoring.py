@@ -1,0 +1,249 @@
+"""What step files import: the types of handlers and their context, and helpers that write config.
+
+Nothing here does anything by itself. A Step file is plain Python: a `config`, a `handler`, no registration.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
+
+from bema.contract import operations
+from bema.contract.errors import HttpError, NonRetryable, RetryAfter
+from bema.contract.triggers import Kind
+
+__all__ = [
+    "Context",
+    "HttpError",
+    "NonRetryable",
+    "Request",
+    "Response",
+    "RetryAfter",
+    "State",
+    "StateItem",
+    "StepConfig",
+    "SyncContext",
+    "SyncState",
+    "TriggerInfo",
+    "api",
+    "cron",
+    "event",
+    "operations",
+]
+
+Body = TypeVar("Body")
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[Body]):
+    """What an api handler receives. `Request[Order]` validates the body as an `Order`."""
+
+    body: Body
+    """The JSON body, validated; None when there is none."""
+    method: str
+    path: str
+    path_params: Mapping[str, str]
+    query_params: Mapping[str, str]
+    """Query parameters as text, the last of each name."""
+    query: Any
+    """The query, validated: a model where the config names one, else a dict."""
+    query_list: Sequence[tuple[str, str]]
+    """Query parameters as they arrived, repeated names among them."""
+    headers: Mapping[str, str]
+    """Header names in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer with all that HTTP has. `body` is JSON-ready, a model, text or bytes."""
+
+    body: Any = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerInfo:
+    """Which of a Step's triggers fired."""
+
+    kind: Kind
+    index: int
+    """Its place in the Step's list."""
+    topic: str | None = None
+    """The topic, of an event."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateItem:
+    """An entry of a state group."""
+
+    key: str
+    value: Any
+
+
+class State(Protocol):
+    """The state that all Steps of an app share: `(group, key)` → JSON.
+
+    Writes take effect when the run commits, together with its emits, or not at all. A key that a run read and then
+    wrote is guarded: when somebody changed it meanwhile, the handler runs again on fresh data.
+    """
+
+    async def get(self, group: str, key: str, default: Any = None) -> Any:
+        """The value, the run's own writes included; `default` when there is none."""
+        ...
+
+    async def set(self, group: str, key: str, value: Any) -> None:
+        """Write a value: JSON, or a pydantic model."""
+        ...
+
+    async def delete(self, group: str, key: str) -> None:
+        """Remove a key. Nothing there is no error."""
+        ...
+
+    async def update(self, group: str, key: str, *changes: operations.Operation) -> None:
+        """Change a value without reading it: applied to whatever it is at commit, so it never conflicts."""
+        ...
+
+    async def increment(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> None:
+        """Add to a number, without reading it. A missing one counts as 0."""
+        ...
+
+    async def increment_and_get(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> Any:
+        """Add to a number and return it. A guarded read: under contention the handler may run again."""
+        ...
+
+    async def list(self, group: str, *, prefix: str | None = None, limit: int = 100) -> list[StateItem]:
+        """Up to `limit` entries, by key, the run's own writes included. Not guarded, and may lag behind others."""
+        ...
+
+
+class SyncState(Protocol):
+    """`State` for handlers that are plain functions: the same, blocking."""
+
+    def get(self, group: str, key: str, default: Any = None) -> Any: ...
+
+    def set(self, group: str, key: str, value: Any) -> None: ...
+
+    def delete(self, group: str, key: str) -> None: ...
+
+    def update(self, group: str, key: str, *changes: operations.Operation) -> None: ...
+
+    def increment(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> None: ...
+
+    def increment_and_get(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> Any: ...
+
+    def list(self, group: str, *, prefix: str | None = None, limit: int = 100) -> list[StateItem]: ...
+
+
+class _Common(Protocol):
+    @property
+    def app(self) -> str: ...
+
+    @property
+    def step(self) -> str: ...
+
+    @property
+    def run_id(self) -> str:
+        """The same for every attempt: the idempotency key for the outside world."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """1 on the first execution; one more after each failure."""
+        ...
+
+    @property
+    def trace_id(self) -> str:
+        """W3C trace id, 32 hex digits: the same in every Step that one outside trigger caused."""
+        ...
+
+    @property
+    def trigger(self) -> TriggerInfo: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The event's own headers, or the request's."""
+        ...
+
+    @property
+    def deadline(self) -> float:
+        """Unix time at which the attempt times out."""
+        ...
+
+    @property
+    def scheduled_at(self) -> float | None:
+        """Unix time of the tick, in a cron run."""
+        ...
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger with app, step, run, attempt and trace bound to it."""
+        ...
+
+
+class Context(_Common, Protocol):
+    """What a handler that is `async def` gets beside its input."""
+
+    @property
+    def state(self) -> State: ...
+
+    async def emit(
+        self, topic: str, data: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> str:
+        """Send an event when the run commits; its id. `topic` must be among the Step's `emits`."""
+        ...
+
+    async def heartbeat(self) -> None:
+        """The attempt is still at work: its timeout starts anew."""
+        ...
+
+
+class SyncContext(_Common, Protocol):
+    """What a handler that is a plain function gets beside its input."""
+
+    @property
+    def state(self) -> SyncState: ...
+
+    def emit(
+        self, topic: str, data: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> str: ...
+
+    def heartbeat(self) -> None: ...
+
+
+class StepConfig(TypedDict, total=False):
+    """A Step's config, for editors and type checkers. A plain dict with the same keys is as good."""
+
+    name: str
+    description: str
+    flows: Sequence[str]
+    triggers: Sequence[Mapping[str, Any]]
+    emits: Sequence[str | Mapping[str, Any]]
+    virtualEmits: Sequence[str]
+    virtualSubscribes: Sequence[str]
+    retry: Mapping[str, Any]
+    timeoutSeconds: float
+    concurrency: int
+    maxInFlight: int
+    scaling: Mapping[str, Any]
+    deliverFrom: str
+    suspend: bool
+    pod: Mapping[str, Any]
+
+
+def event(*topics: str, input: Any = None) -> dict[str, Any]:
+    """A trigger: an event on one of `topics`. `input` is a pydantic model or a JSON Schema."""
+    return {"event": {"topics": list(topics), **({} if input is None else {"input": input})}}
+
+
+def api(method: str, path: str, *, body: Any = None, query: Any = None, **more: Any) -> dict[str, Any]:
+    """A trigger: an HTTP request. `body` and `query` are pydantic models or JSON Schemas."""
+    schemas = {name: value for name, value in (("body", body), ("query", query)) if value is not None}
+    return {"api": {"method": method, "path": path, **schemas, **more}}
+
+
+def cron(schedule: str, *, time_zone: str = "Etc/UTC", **more: Any) -> dict[str, Any]:
+    """A trigger: a time by the clock, in five fields or a name such as `@daily`."""
+    return {"cron": {"schedule": schedule, "timeZone": time_zone, **more}}

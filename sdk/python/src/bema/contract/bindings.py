@@ -1,0 +1,289 @@
+"""The Binding: a Step with every name, default and limit worked out. The only thing that a runtime reads.
+
+`bind` is where a Step meets its app and its installation; it is pure. The operator puts the result into a ConfigMap,
+`bema dev` into a file, and a runtime never applies a default of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from bema.contract import errors, names, quantities, triggers
+from bema.contract.effects import MAX_COMMIT_BYTES, MAX_EFFECTS, MAX_PAYLOAD_BYTES
+from bema.contract.models import JsonSchema, Model
+from bema.contract.retries import RetryPolicy
+from bema.contract.steps import Isolation, Language, Step
+from bema.contract.triggers import Kind, Method, Overlap
+
+VERSION = 1
+"""Raised when a runtime of the version before could misread a Binding. Runtimes accept this one and the two before."""
+
+API_TIMEOUT = 30.0
+TIMEOUT = 900.0
+ACK_WAIT = 10.0
+DRAIN = 30.0
+PARTITIONS = 8
+
+
+class Listen(Model):
+    """Where a server listens: an address of its own, or a socket that the parent process opened."""
+
+    host: str = "0.0.0.0"
+    port: int = 0
+    fd: int | None = None
+    """A listening socket's descriptor, inherited; `host` and `port` then only say what it is."""
+
+
+class Broker(Model):
+    """How to reach NATS."""
+
+    urls: list[str]
+    credentials_file: str | None = None
+
+
+class Installation(Model):
+    """What the platform says: the same for all Steps of an operator, or of one `bema dev`."""
+
+    name: str = ""
+    """Tells clusters apart that share one NATS; empty where there is only one."""
+    broker: Broker
+    replicas: int = 1
+    """Copies of each app's stream."""
+    memory: bool = False
+    """Keep streams in memory only."""
+    http: Listen = Listen(port=names.PORT_HTTP)
+    health: Listen = Listen(port=names.PORT_HEALTH)
+    metrics: Listen = Listen(port=names.PORT_METRICS)
+    folder: str = names.PATH_APP
+    """Where the app's files are, in the runtime's eyes."""
+    drain_seconds: float = DRAIN
+    json_logs: bool = True
+
+
+class Owner(Model):
+    """Whose Step this is: names and identities that the platform gives."""
+
+    namespace: str
+    namespace_uid: str = ""
+    uid: str = ""
+    """The Step's own identity: another one after it was deleted and made again."""
+    created: str | None = None
+    """When the Step was made, RFC 3339; None where nobody knows."""
+
+
+class AppStream(Model):
+    """The JetStream stream that holds an app."""
+
+    name: str
+    subjects: list[str]
+    replicas: int
+    memory: bool
+    max_consumers: int = 1000
+    metadata: dict[str, str]
+
+
+class Consumer(Model):
+    """A Step's durable pull consumer."""
+
+    durable: str
+    filter_subjects: list[str]
+    ack_wait_seconds: float = ACK_WAIT
+    max_ack_pending: int
+    deliver_from: str
+    """`Beginning`, `Now`, or a time in RFC 3339."""
+    metadata: dict[str, str]
+
+
+class BoundApi(Model):
+    trigger: int
+    """The trigger's place in the Step's list."""
+    method: Method
+    path: str
+    """With parameters in braces."""
+    body: JsonSchema | None = None
+    query: JsonSchema | None = None
+    max_body_bytes: int
+
+
+class BoundEvent(Model):
+    trigger: int
+    topics: list[str]
+    input: JsonSchema | None = None
+
+
+class BoundCron(Model):
+    trigger: int
+    schedule: str
+    time_zone: str
+    overlap: Overlap
+    starting_deadline_seconds: int | None = None
+
+
+class BoundEmit(Model):
+    topic: str
+    schema_: Annotated[JsonSchema | None, Field(alias="schema")] = None
+
+
+class BoundCode(Model):
+    language: Language
+    entrypoint: str
+    folder: str
+    isolation: Isolation
+
+
+class Limits(Model):
+    effects: int = MAX_EFFECTS
+    commit_bytes: int = MAX_COMMIT_BYTES
+    payload_bytes: int = MAX_PAYLOAD_BYTES
+    conflicts: int = 10
+    """Times that a run is executed again at once when somebody changed what it had read."""
+    extra_deliveries: int = 10
+    """Deliveries beyond `maxAttempts` after which an event is undeliverable."""
+
+
+class Binding(Model):
+    """A Step, fully resolved."""
+
+    version: Literal[1] = 1
+    app: str
+    step: str
+    display_name: str
+    uid: str
+    root: str
+    """What every subject of the app begins with."""
+    stream: AppStream
+    consumer: Consumer | None = None
+    """None for a Step that hears no events."""
+    broker: Broker
+    http: Listen | None = None
+    """None for a Step without api triggers."""
+    health: Listen
+    metrics: Listen
+    code: BoundCode
+    apis: list[BoundApi] = []
+    events: list[BoundEvent] = []
+    crons: list[BoundCron] = []
+    emits: list[BoundEmit] = []
+    partitions: int
+    retry: RetryPolicy
+    timeout_seconds: dict[Kind, float]
+    """Longest time of one attempt, by kind of trigger."""
+    concurrency: int
+    limits: Limits = Limits()
+    drain_seconds: float
+    json_logs: bool
+    suspended: bool = False
+
+    def to_json(self) -> str:
+        """Deterministic: keys sorted, two spaces."""
+        return json.dumps(self.dump(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def app_stream(owner: Owner, installation: Installation) -> AppStream:
+    """The stream of an app. Its metadata says who owns it; a stream of another owner is never touched."""
+    return AppStream(
+        name=names.stream(owner.namespace, installation.name),
+        subjects=[names.everything(names.root(owner.namespace, installation.name))],
+        replicas=installation.replicas,
+        memory=installation.memory,
+        metadata={
+            names.METADATA_INSTALLATION: installation.name,
+            names.METADATA_NAMESPACE: owner.namespace,
+            names.METADATA_NAMESPACE_UID: owner.namespace_uid,
+        },
+    )
+
+
+def bind(step: Step, owner: Owner, installation: Installation) -> Binding:
+    """Resolve a Step that has code. Raises `StepInvalid` for a noop, which nothing runs."""
+    spec = step.spec
+    if spec.code is None:
+        raise errors.StepInvalid(f"{step.name}: expected a Step with code, found a noop")
+    root = names.root(owner.namespace, installation.name)
+    numbered = list(enumerate(spec.triggers))
+    return Binding(
+        app=owner.namespace,
+        step=step.name,
+        display_name=spec.display_name or step.name,
+        uid=owner.uid,
+        root=root,
+        stream=app_stream(owner, installation),
+        consumer=_consumer(step, owner, root) if spec.events else None,
+        broker=installation.broker,
+        http=installation.http if spec.apis else None,
+        health=installation.health,
+        metrics=installation.metrics,
+        code=BoundCode(
+            language=spec.code.language,
+            entrypoint=spec.code.entrypoint,
+            folder=installation.folder,
+            isolation=spec.isolation,
+        ),
+        apis=[_api(number, trigger.api) for number, trigger in numbered if trigger.api],
+        events=[
+            BoundEvent(trigger=number, topics=trigger.event.topics, input=trigger.event.input)
+            for number, trigger in numbered
+            if trigger.event
+        ],
+        crons=[
+            BoundCron(trigger=number, **trigger.cron.model_dump(exclude={"condition"}))
+            for number, trigger in numbered
+            if trigger.cron
+        ],
+        emits=[BoundEmit(topic=emit.topic, schema_=emit.schema_) for emit in spec.emits],
+        partitions=PARTITIONS,
+        retry=spec.retry,
+        timeout_seconds={
+            kind: spec.timeout_seconds or (API_TIMEOUT if kind is Kind.API else TIMEOUT) for kind in spec.kinds
+        },
+        concurrency=spec.concurrency,
+        drain_seconds=installation.drain_seconds,
+        json_logs=installation.json_logs,
+        suspended=spec.suspend,
+    )
+
+
+def _api(number: int, api: triggers.ApiTrigger) -> BoundApi:
+    return BoundApi(
+        trigger=number,
+        method=api.method,
+        path=triggers.normal_path(api.path),
+        body=api.body,
+        query=api.query,
+        max_body_bytes=quantities.parse(api.max_body_bytes),
+    )
+
+
+def _consumer(step: Step, owner: Owner, root: str) -> Consumer:
+    spec = step.spec
+    topics = [topic for event in spec.events for topic in event.topics]
+    start = owner.created or "Now" if spec.deliver_from == "Creation" else spec.deliver_from
+    return Consumer(
+        durable=names.durable(step.name),
+        filter_subjects=[*(names.event_filter(root, topic) for topic in topics), names.retry_filter(root, step.name)],
+        max_ack_pending=spec.max_in_flight or spec.concurrency * spec.scaling.max_replicas,
+        deliver_from=start,
+        metadata={names.METADATA_STEP: step.name, names.METADATA_STEP_UID: owner.uid},
+    )
+
+
+def read(text: str | bytes, *, where: str) -> Binding:
+    """A Binding from its JSON. Raises `StepInvalid` that names `where`, with the version first: a Binding of another
+    version is refused for that alone."""
+    try:
+        raw: Any = json.loads(text)
+    except ValueError as error:
+        raise errors.StepInvalid(f"{where}: expected a Binding as JSON, found {str(text[:40])!r}") from error
+    version = raw.get("version") if isinstance(raw, dict) else None
+    if version != VERSION:
+        raise errors.StepInvalid(
+            f"{where}: this runtime reads Bindings of version {VERSION}, found {version!r}; use a runtime image of the "
+            "operator's version"
+        )
+    try:
+        return Binding.model_validate(raw)
+    except ValidationError as error:
+        raise errors.StepInvalid(f"{where}: {error}") from error

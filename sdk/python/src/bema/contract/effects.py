@@ -1,0 +1,58 @@
+"""What a run asks for while its handler executes. Buffered, coalesced, then committed together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bema.contract.operations import Operation
+
+MAX_EFFECTS = 500
+"""Effects of one run; the server takes 1,000 messages in a batch."""
+
+MAX_COMMIT_BYTES = 4 * 1024 * 1024
+"""Payload bytes of one run's effects."""
+
+MAX_PAYLOAD_BYTES = 768 * 1024
+"""Bytes of one payload; the server's own limit is 1 MiB with headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetState:
+    """Write a value, JSON."""
+
+    group: str
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteState:
+    """Remove a key."""
+
+    group: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateState:
+    """Change a value that the run did not read: applied to whatever it is at commit."""
+
+    group: str
+    key: str
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EmitEvent:
+    """Send an event. `number` counts the run's emits from 1 and makes the event's id."""
+
+    topic: str
+    data: bytes
+    number: int
+    key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+StateEffect = SetState | DeleteState | UpdateState
+Effect = StateEffect | EmitEvent

@@ -1,0 +1,114 @@
+"""An event on the wire: CloudEvents attributes in NATS headers (binary mode), a JSON body.
+
+Attribute values are percent-encoded as the CloudEvents bindings say. Header names that begin with `Nats-`, `Bema-` or
+`ce-` never come from a user: `Nats-Rollup: all` on an emit would wipe the app's stream.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
+
+from bema.contract import errors
+
+SPEC_VERSION = "ce-specversion"
+ID = "ce-id"
+TYPE = "ce-type"
+SOURCE = "ce-source"
+TIME = "ce-time"
+KEY = "ce-partitionkey"
+CONTENT_TYPE = "content-type"
+TRACE_PARENT = "traceparent"
+
+ATTEMPT = "Bema-Attempt"
+RUN = "Bema-Run"
+ERRORS = "Bema-Errors"
+KIND = "Bema-Kind"
+REASON = "Bema-Reason"
+
+MAX_ERRORS_BYTES = 8 * 1024
+
+_RESERVED = ("nats-", "bema-", "ce-")
+_OWN = frozenset({CONTENT_TYPE, TRACE_PARENT, "tracestate"})
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")
+_SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One message on a topic."""
+
+    id: str
+    topic: str
+    source: str
+    """URI reference of the producer, such as /apps/shop/steps/charge-payment."""
+    time: str
+    """When it was produced, RFC 3339."""
+    data: bytes
+    """The body, JSON."""
+    key: str | None = None
+    trace_parent: str | None = None
+    """W3C trace context of whoever produced it."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The producer's own headers."""
+
+
+def source(app: str, step: str) -> str:
+    return f"/apps/{app}/steps/{step}"
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raise `ReservedHeader` for a name that is not the user's, or a name or value that a header cannot carry."""
+    for name, value in headers.items():
+        text = isinstance(name, str) and isinstance(value, str)
+        if not text or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise errors.ReservedHeader(
+                "expected a header of printable ASCII text without spaces at its ends, "
+                f"found {name!r}: {value!r}; put other data into the event"
+            )
+        if name.lower().startswith(_RESERVED) or name.lower() in _OWN:
+            raise errors.ReservedHeader(
+                f"header names that begin with Nats-, Bema- or ce-, and {', '.join(sorted(_OWN))}, are reserved; "
+                f"found {name!r}"
+            )
+
+
+def encode(event: Event) -> dict[str, str]:
+    """The NATS headers of an event. Raises `NameInvalid` for an id, a topic or a key that UTF-8 cannot carry."""
+    headers = dict(event.headers)
+    headers[SPEC_VERSION] = "1.0"
+    headers[ID] = _quoted(event.id, what="event id")
+    headers[TYPE] = _quoted(event.topic, what="topic")
+    headers[SOURCE] = event.source
+    headers[TIME] = event.time
+    headers[CONTENT_TYPE] = "application/json"
+    if event.key is not None:
+        headers[KEY] = _quoted(event.key, what="key")
+    if event.trace_parent is not None:
+        headers[TRACE_PARENT] = event.trace_parent
+    return headers
+
+
+def _quoted(text: str, *, what: str) -> str:
+    try:
+        return quote(text, safe=_SAFE)
+    except UnicodeEncodeError as error:
+        raise errors.NameInvalid(f"{what} must be valid Unicode, found a lone surrogate in {text!r}") from error
+
+
+def attribute(headers: Mapping[str, str], name: str) -> str | None:
+    """One CloudEvents attribute, decoded; None when the message has none, as foreign messages may."""
+    value = headers.get(name)
+    return unquote(value) if value is not None and "%" in value else value
+
+
+def user_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """What the producer itself put into the headers."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if not (lower := name.lower()).startswith(_RESERVED) and lower not in _OWN
+    }

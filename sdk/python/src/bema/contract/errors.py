@@ -1,0 +1,125 @@
+"""The errors of Bema that users and other packages meet.
+
+BemaError
+├── Invalid                 something a user wrote is wrong; the message names what was expected and found
+│   ├── NameInvalid         a string that cannot be part of a name
+│   ├── StepInvalid         a config, manifest or handler that is no Step
+│   └── NotSupported        right, but this version does not act on it
+├── HandlerError            what a handler may raise to steer its run
+│   ├── NonRetryable        no retry: a dead letter now
+│   ├── RetryAfter          retry after a time of the handler's choice
+│   └── HttpError           an api Step's answer
+├── EffectRefused           an effect that was refused before anything was written
+│   ├── UndeclaredTopic     an emit on a topic that the Step does not declare
+│   ├── ReservedHeader      a header whose name belongs to NATS, CloudEvents or Bema
+│   ├── PayloadInvalid      data that is no JSON, or not what the topic's schema says
+│   ├── PayloadTooLarge     one payload above the limit
+│   ├── TooManyEffects      more effects or bytes than one commit may carry
+│   └── RunEnded            a context used after its handler returned
+└── BrokerError             the broker did not do what was asked
+    ├── BrokerUnavailable   nobody answered; whether it happened may be unknown
+    ├── BrokerRefused       an answer that says no, with the server's code
+    ├── BrokerTooOld        a server that lacks what Bema needs
+    └── AppStreamOwned      the app's stream belongs to another installation or namespace
+"""
+
+from __future__ import annotations
+
+
+class BemaError(Exception):
+    """The root of Bema's errors."""
+
+
+class Invalid(BemaError, ValueError):
+    """Something a user wrote is wrong."""
+
+
+class NameInvalid(Invalid):
+    """A string that cannot be part of a name."""
+
+
+class StepInvalid(Invalid):
+    """A config, manifest or handler that is no Step."""
+
+
+class NotSupported(Invalid):
+    """Right by the schema, but this version does not act on it."""
+
+
+class HandlerError(BemaError):
+    """What a handler may raise to steer its run."""
+
+
+class NonRetryable(HandlerError):
+    """Retrying cannot help: the event becomes a dead letter now."""
+
+
+class RetryAfter(HandlerError):
+    """Try again after `seconds`, in place of the policy's delay. Counts as an attempt."""
+
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        super().__init__(reason or f"retry after {seconds:g} s")
+        self.seconds = seconds
+
+
+class HttpError(HandlerError):
+    """The answer of an api Step: `status` 400 to 599, `detail` is shown to the caller. Nothing is committed."""
+
+    def __init__(self, status: int, detail: str = "", *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail or f"HTTP {status}")
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+
+
+class EffectRefused(BemaError):
+    """An effect that was refused before anything was written."""
+
+
+class UndeclaredTopic(EffectRefused):
+    """An emit on a topic that the Step does not declare."""
+
+
+class ReservedHeader(EffectRefused):
+    """A header whose name belongs to NATS, CloudEvents or Bema."""
+
+
+class PayloadInvalid(EffectRefused):
+    """Data that is no JSON, or not what the schema says."""
+
+
+class PayloadTooLarge(EffectRefused):
+    """One payload above the limit."""
+
+
+class TooManyEffects(EffectRefused):
+    """More effects or bytes than one commit may carry."""
+
+
+class RunEnded(EffectRefused):
+    """A context used after its handler returned."""
+
+
+class BrokerError(BemaError):
+    """The broker did not do what was asked."""
+
+
+class BrokerUnavailable(BrokerError):
+    """Nobody answered. Whether a write happened may be unknown."""
+
+
+class BrokerRefused(BrokerError):
+    """The server answered no. `code` is JetStream's error code."""
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__(f"{description} ({code})")
+        self.code = code
+        self.description = description
+
+
+class BrokerTooOld(BrokerError):
+    """A server that lacks what Bema needs; the message names the version needed."""
+
+
+class AppStreamOwned(BrokerError):
+    """The app's stream belongs to another installation or namespace."""

@@ -1,0 +1,322 @@
+"""Every name that crosses a process, in one place: subjects, streams, durables, labels, environment variables, paths.
+
+A name is a function of *all* of its inputs, so that two things never share one. User strings (topics, groups, keys,
+ids) become subject tokens by an encoding that is reversible and collision-free; what the server could not take is
+refused here, with `NameInvalid`. Nothing else in Bema builds a subject.
+
+An *app id* names an app on a broker: the namespace, or `<installation>_<namespace>` where several clusters share one.
+(`_` cannot occur in a namespace, so the two halves cannot be confused.) Everything of an app lies below its *root*,
+`bema.<app id>`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import zlib
+
+from bema.contract import errors
+
+API_GROUP = "bema.dev"
+API_VERSION = "v1alpha1"
+FIELD_MANAGER = "bema-operator"
+
+MAX_STEP_NAME = 47
+"""A CronJob's name may have 52 characters; Kubernetes appends `-<minutes>` to make the Job's, ours may append 5."""
+
+MAX_TOKEN = 1024
+"""Characters of one user string once encoded. Two of them and our own words stay below the 4,096 bytes of a line."""
+
+RELEASE = "live"
+
+LABEL_STEP = "bema.dev/step"
+LABEL_APP = "bema.dev/app"
+LABEL_NAME = "app.kubernetes.io/name"
+LABEL_INSTANCE = "app.kubernetes.io/instance"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_PART_OF = "app.kubernetes.io/part-of"
+LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
+ANNOTATION_HASH = "bema.dev/hash"
+ANNOTATION_DISPLAY_NAME = "bema.dev/display-name"
+
+ENV_JOB_NAME = "BEMA_JOB_NAME"
+ENV_NATS_URL = "BEMA_NATS_URL"
+
+METADATA_INSTALLATION = "bema.dev/installation"
+METADATA_NAMESPACE = "bema.dev/namespace"
+METADATA_NAMESPACE_UID = "bema.dev/namespace-uid"
+METADATA_STEP_UID = "bema.dev/step-uid"
+METADATA_STEP = "bema.dev/step"
+
+PATH_BINDING = "/etc/bema/binding.json"
+PATH_APP = "/app"
+
+PORT_HTTP = 8080
+PORT_HEALTH = 8081
+PORT_METRICS = 9090
+
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-/:@")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_EMPTY = "="
+_ESCAPE = re.compile(r"=([0-9A-F]{2})")
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_TO_CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _CROCKFORD.encode())
+
+
+def encode(text: str, *, what: str = "name") -> str:
+    """Turn any user string into one subject token.
+
+    Letters, digits and `_ - / : @` stay as they are; every other byte of the UTF-8 form becomes `=XX`. The empty
+    string becomes a lone `=`. Raises `NameInvalid` for what UTF-8 cannot carry and for more than `MAX_TOKEN`
+    characters of result; `what` says in the message what the string was.
+    """
+    try:
+        raw = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise errors.NameInvalid(f"{what} must be valid Unicode, found a lone surrogate in {text!r}") from error
+    token = "".join(chr(byte) if byte in _PLAIN else f"={byte:02X}" for byte in raw) or _EMPTY
+    if len(token) > MAX_TOKEN:
+        raise errors.NameInvalid(
+            f"{what} is too long: expected at most {MAX_TOKEN} characters once encoded for a subject "
+            f"(a character outside A-Z a-z 0-9 _ - / : @ counts three for each of its bytes), "
+            f"found {len(token)}: {text[:40]!r}…"
+        )
+    return token
+
+
+def decode(token: str) -> str:
+    """The user string that `encode` was given. Raises `NameInvalid` when no string encodes to `token`."""
+    text = "" if token == _EMPTY else _unescape(token)
+    if encode(text) != token:
+        raise errors.NameInvalid(f"expected a token made by `encode`, found {token!r}")
+    return text
+
+
+def _unescape(token: str) -> str:
+    raw = bytearray()
+    position = 0
+    while position < len(token):
+        escape = _ESCAPE.match(token, position)
+        if escape:
+            raw.append(int(escape[1], 16))
+            position = escape.end()
+        else:
+            raw += token[position].encode("utf-8", "surrogatepass")
+            position += 1
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise errors.NameInvalid(f"expected a token made by `encode`, found {token!r}") from error
+
+
+def encode_topic(topic: str) -> str:
+    """Like `encode`, but dots between non-empty parts stay, so that `order.created` reads the same in a subject.
+
+    A dot at either end or beside another dot is escaped; each topic still has exactly one form.
+    """
+    parts = re.split(r"(?<=[^.])\.(?=[^.])", topic)
+    encoded = ".".join(encode(part, what="topic") for part in parts)
+    if len(encoded) > MAX_TOKEN:
+        raise errors.NameInvalid(
+            f"topic is too long: expected at most {MAX_TOKEN} characters once encoded, found {len(encoded)}: "
+            f"{topic[:40]!r}…"
+        )
+    return encoded
+
+
+def decode_topic(encoded: str) -> str:
+    """The topic that `encode_topic` was given. Raises `NameInvalid` when no topic encodes to it."""
+    topic = ".".join("" if part == _EMPTY else _unescape(part) for part in encoded.split("."))
+    if encode_topic(topic) != encoded:
+        raise errors.NameInvalid(f"expected a topic made by `encode_topic`, found {encoded!r}")
+    return topic
+
+
+def label(text: str, *, limit: int = MAX_STEP_NAME) -> str:
+    """A DNS label for a written name: `ChargePayment`, `charge_payment` and `charge-payment` give `charge-payment`.
+
+    A name that loses something on the way that could make two names meet (other characters, length) gets a short
+    hash of the written form, so that different names stay different.
+    """
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", text)
+    plain = re.sub(r"[^a-z0-9]+", "-", spaced.lower()).strip("-")
+    lossy = bool(re.search(r"[^A-Za-z0-9 _.-]", text)) or not plain or len(plain) > limit
+    if not lossy:
+        return plain
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return f"{plain[: limit - 7].strip('-') or 'x'}-{digest}"
+
+
+def is_label(text: str, *, limit: int = 63) -> bool:
+    """Whether `text` is a DNS label (RFC 1123) of at most `limit` characters."""
+    return len(text) <= limit and _LABEL.fullmatch(text) is not None
+
+
+def app_id(namespace: str, installation: str = "") -> str:
+    return f"{installation}_{namespace}" if installation else namespace
+
+
+def stream(namespace: str, installation: str = "") -> str:
+    return f"BEMA-{app_id(namespace, installation)}"
+
+
+def root(namespace: str, installation: str = "") -> str:
+    return f"bema.{app_id(namespace, installation)}"
+
+
+def everything(root: str) -> str:
+    return f"{root}.>"
+
+
+def partition(key: str | None, partitions: int) -> int:
+    """crc32 of the key modulo the app's partitions; 0 without a key."""
+    return 0 if key is None else zlib.crc32(key.encode("utf-8", "surrogatepass")) % partitions
+
+
+def event(root: str, topic: str, partition: int = 0) -> str:
+    return f"{root}.evt.{RELEASE}.{partition}.{encode_topic(topic)}"
+
+
+def event_filter(root: str, topic: str) -> str:
+    return f"{root}.evt.*.*.{encode_topic(topic)}"
+
+
+def events(root: str) -> str:
+    return f"{root}.evt.>"
+
+
+def topic_of(root: str, subject: str) -> str:
+    """The topic of an event's subject. Raises `NameInvalid` for any other subject."""
+    prefix = f"{root}.evt."
+    parts = subject.removeprefix(prefix).split(".", 2)
+    if not subject.startswith(prefix) or len(parts) != 3:
+        raise errors.NameInvalid(f"expected an event's subject below {prefix}, found {subject!r}")
+    return decode_topic(parts[2])
+
+
+def retry(root: str, step: str, run: str) -> str:
+    return f"{root}.retry.{step}.{run}"
+
+
+def retry_filter(root: str, step: str) -> str:
+    return f"{root}.retry.{step}.>"
+
+
+def retry_prefix(root: str, step: str) -> str:
+    return f"{root}.retry.{step}."
+
+
+def timer(root: str, timer_id: str) -> str:
+    return f"{root}.timer.{encode(timer_id, what='timer id')}"
+
+
+def retry_timer(root: str, step: str, run: str) -> str:
+    return f"{root}.timer.retry.{step}.{run}"
+
+
+def state(root: str, group: str, key: str) -> str:
+    return f"{root}.state.{encode(group, what='group')}.{encode(key, what='key')}"
+
+
+def state_filter(root: str, group: str) -> str:
+    return f"{root}.state.{encode(group, what='group')}.*"
+
+
+def state_of(root: str, subject: str) -> tuple[str, str]:
+    """Group and key of a state subject. Raises `NameInvalid` for any other subject."""
+    prefix = f"{root}.state."
+    parts = subject.removeprefix(prefix).split(".")
+    if not subject.startswith(prefix) or len(parts) != 2:
+        raise errors.NameInvalid(f"expected a state subject below {prefix}, found {subject!r}")
+    return decode(parts[0]), decode(parts[1])
+
+
+def end(root: str, step: str, kind: str, run: str) -> str:
+    return f"{root}.end.{step}.{kind}.{run}"
+
+
+def end_filter(root: str, step: str) -> str:
+    return f"{root}.end.{step}.>"
+
+
+def dedup(root: str, topic: str, event_id: str) -> str:
+    return f"{root}.dedup.{encode_topic(topic)}.{encode(event_id, what='event id')}"
+
+
+def dead_letter(root: str, step: str, run: str) -> str:
+    return f"{root}.dlq.{step}.{run}"
+
+
+def dead_letter_filter(root: str, step: str = "*") -> str:
+    return f"{root}.dlq.{step}.>"
+
+
+def dead_letter_of(root: str, subject: str) -> tuple[str, str]:
+    """Step and run of a dead letter's subject."""
+    step, run = subject.removeprefix(f"{root}.dlq.").split(".", 1)
+    return step, run
+
+
+def meta(root: str, what: str) -> str:
+    return f"{root}.meta.{what}"
+
+
+def durable(step: str) -> str:
+    """The Step's consumer. Its stream belongs to one app, so the Step's name is enough."""
+    return step
+
+
+def _id(*parts: str) -> str:
+    """128 bits of a hash over the parts (each with its length, so that no two lists meet), as 26 base-32 characters."""
+    text = "".join([f"{len(part)}:{part}" for part in parts])
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+    return base64.b32encode(digest)[:26].translate(_TO_CROCKFORD).decode()
+
+
+def run_of_event(event_id: str, step: str) -> str:
+    """A run's id for an event: the same for every delivery and attempt, another for each Step."""
+    return _id("event", step, event_id)
+
+
+def run_of_tick(step: str, nominal: int) -> str:
+    """A cron run's id from its nominal time, in whole seconds since 1970."""
+    return _id("cron", step, str(nominal))
+
+
+def run_of_job(step: str, job: str) -> str:
+    """The id of a cron run that somebody started by hand, from the Job's name."""
+    return _id("job", step, job)
+
+
+def foreign_event(stream_created: str, sequence: int, timestamp: str) -> str:
+    """An id for a message that carries none. The stream's creation time keeps it unique after a reinstall."""
+    return _id("foreign", stream_created, str(sequence), timestamp)
+
+
+def emitted_event(run: str, number: int) -> str:
+    """The id of a run's `number`-th emit, counted from 1."""
+    return f"{run}.{number}"
+
+
+def new_id(milliseconds: int, randomness: int) -> str:
+    """A new ULID in lower case, from a time in ms since 1970 and 80 random bits: for events and runs at the edge."""
+    number = (milliseconds & ((1 << 48) - 1)) << 80 | (randomness & ((1 << 80) - 1))
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def workload(step: str) -> str:
+    """The Deployment, CronJob and Service of a Step."""
+    return step
+
+
+def config_map(step: str, digest: str) -> str:
+    return f"{step}-{digest[:10]}"
+
+
+def code_key(path: str) -> str:
+    """A ConfigMap key for a file's path: keys may hold letters, digits, `-`, `_` and `.` only, at most 253."""
+    key = "".join(c if c.isascii() and (c.isalnum() or c in "-.") else f"_{ord(c):x}_" for c in path)
+    key = f"_2e_{key[1:]}" if key.startswith(".") else key  # `..` may not begin a key
+    return key if len(key) <= 253 else f"{_id(path)}.py"

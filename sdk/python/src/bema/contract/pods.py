@@ -1,0 +1,164 @@
+"""The closed list of what a Step may say about its pod.
+
+A whole pod template would make the CRD larger than `kubectl apply` accepts, and would open what the restricted Pod
+Security Standard closes. The operator sets every security context itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from bema.contract.models import Model
+
+Opaque = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+"""An object that the API server validates when the pod is created, exactly as in a pod."""
+
+Labels = Annotated[dict[str, str], Field(max_length=64)]
+
+
+def _keyed(name: str) -> dict[str, Any]:
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [name]}
+
+
+class EnvVar(Model):
+    """An environment variable."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the variable."""
+    value: str | None = None
+    """Its value."""
+    value_from: Opaque | None = None
+    """Where its value comes from, as in a pod."""
+
+    @model_validator(mode="after")
+    def _reserved(self) -> EnvVar:
+        if self.name.startswith("BEMA_"):
+            raise ValueError(f"names that begin with BEMA_ belong to Bema, found {self.name!r}")
+        if self.value is not None and self.value_from is not None:
+            raise ValueError("an environment variable has at most one of value, valueFrom; found both")
+        return self
+
+
+class EnvFrom(Model):
+    """A ConfigMap or Secret whose keys become environment variables."""
+
+    prefix: str | None = None
+    """Put before each name."""
+    config_map_ref: Opaque | None = None
+    """A ConfigMap, as in a pod."""
+    secret_ref: Opaque | None = None
+    """A Secret, as in a pod."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EnvFrom:
+        if (self.config_map_ref is None) == (self.secret_ref is None):
+            found = "both" if self.secret_ref is not None else "neither"
+            raise ValueError(f"an entry of envFrom has exactly one of configMapRef, secretRef; found {found}")
+        return self
+
+
+class VolumeMount(Model):
+    """Where a volume appears in a container."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """Name of the volume."""
+    mount_path: Annotated[str, Field(max_length=1024)]
+    """Path in the container."""
+    sub_path: str | None = None
+    """Path in the volume."""
+    read_only: bool | None = None
+    """Mount it for reading only."""
+
+
+class Volume(Model):
+    """A volume: configMap, secret, emptyDir, projected or persistentVolumeClaim, exactly one."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    """Name of the volume."""
+    config_map: Opaque | None = None
+    """A ConfigMap, as in a pod."""
+    secret: Opaque | None = None
+    """A Secret, as in a pod."""
+    empty_dir: Opaque | None = None
+    """An empty directory, as in a pod."""
+    projected: Opaque | None = None
+    """Projected sources, as in a pod."""
+    persistent_volume_claim: Opaque | None = None
+    """A claim, as in a pod."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Volume:
+        found = [name for name in type(self).model_fields if name != "name" and getattr(self, name) is not None]
+        if len(found) != 1:
+            raise ValueError(
+                "a volume has exactly one of configMap, secret, emptyDir, projected, persistentVolumeClaim; "
+                f"found {' and '.join(found) or 'none'}"
+            )
+        return self
+
+
+class Container(Model):
+    """A container beside the Step's own. It gets the restricted security context too."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    """Name of the container."""
+    image: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Its image."""
+    command: list[str] | None = None
+    """Replaces the image's entrypoint."""
+    args: list[str] | None = None
+    """Replaces the image's arguments."""
+    env: Annotated[list[EnvVar], Field(max_length=256, json_schema_extra=_keyed("name"))] | None = None
+    """Environment variables."""
+    env_from: Annotated[list[EnvFrom], Field(max_length=32)] | None = None
+    """ConfigMaps and Secrets as environment variables."""
+    resources: Opaque | None = None
+    """Requests and limits, as in a pod."""
+    volume_mounts: Annotated[list[VolumeMount], Field(max_length=64)] | None = None
+    """Where volumes appear."""
+
+
+class PodFields(Model):
+    """What a Step may say about its pod."""
+
+    env: Annotated[list[EnvVar], Field(max_length=256, json_schema_extra=_keyed("name"))] | None = None
+    """Environment variables of the handler."""
+    env_from: Annotated[list[EnvFrom], Field(max_length=32)] | None = None
+    """ConfigMaps and Secrets as environment variables of the handler."""
+    resources: Opaque | None = None
+    """Requests and limits, as in a pod. Default: requests of 10m CPU and 64Mi."""
+    node_selector: Labels | None = None
+    """Labels that the node must have."""
+    tolerations: Annotated[list[Opaque], Field(max_length=32)] | None = None
+    """Tolerations, as in a pod."""
+    affinity: Opaque | None = None
+    """Affinity, as in a pod."""
+    topology_spread_constraints: Annotated[list[Opaque], Field(max_length=16)] | None = None
+    """Topology spread constraints, as in a pod."""
+    volumes: Annotated[list[Volume], Field(max_length=32, json_schema_extra=_keyed("name"))] | None = None
+    """Volumes."""
+    volume_mounts: Annotated[list[VolumeMount], Field(max_length=64)] | None = None
+    """Where volumes appear in the handler's container."""
+    init_containers: Annotated[list[Container], Field(max_length=8, json_schema_extra=_keyed("name"))] | None = None
+    """Containers that run before the handler's."""
+    sidecars: Annotated[list[Container], Field(max_length=8, json_schema_extra=_keyed("name"))] | None = None
+    """Containers that run beside the handler's."""
+    image_pull_secrets: Annotated[list[Opaque], Field(max_length=16)] | None = None
+    """Secrets for pulling images, as in a pod."""
+    service_account_name: Annotated[str, Field(max_length=253)] | None = None
+    """ServiceAccount of the pod. Not acted on by this version."""
+    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """Priority class of the pod."""
+    labels: Labels | None = None
+    """More labels for the pod."""
+    annotations: Labels | None = None
+    """More annotations for the pod."""
+
+    @model_validator(mode="after")
+    def _own_labels(self) -> PodFields:
+        taken = [key for key in self.labels or {} if "bema.dev/" in key or key.startswith("app.kubernetes.io/")]
+        if taken:
+            raise ValueError(f"labels below bema.dev/ and app.kubernetes.io/ belong to Bema, found {', '.join(taken)}")
+        return self

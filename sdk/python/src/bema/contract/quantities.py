@@ -1,0 +1,35 @@
+"""Amounts of bytes as Kubernetes writes them: `1048576`, `1Mi`, `2G`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+PATTERN = r"^[1-9][0-9]{0,15}(k|M|G|Ki|Mi|Gi)?$"
+
+
+def parse(quantity: int | str) -> int:
+    """Bytes of a quantity. Raises `ValueError` that says what was expected."""
+    match = re.fullmatch(r"([1-9][0-9]{0,15})(k|M|G|Ki|Mi|Gi)?", str(quantity))
+    if match is None:
+        raise ValueError(f"expected a number of bytes such as 65536, 512Ki or 1Mi, found {quantity!r}")
+    return int(match[1]) * _UNITS[match[2] or ""]
+
+
+def _check(quantity: Any) -> Any:
+    """Before the union is tried, or each of its members would complain on a line of its own."""
+    if isinstance(quantity, bool) or not isinstance(quantity, int | str):
+        raise ValueError(f"expected a number of bytes such as 65536, 512Ki or 1Mi, found {quantity!r}")
+    parse(quantity)
+    return quantity
+
+
+Quantity = Annotated[
+    int | str,
+    BeforeValidator(_check),
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True, "minimum": 1, "maxLength": 18, "pattern": PATTERN}),
+]
+"""A quantity kept as it was written."""

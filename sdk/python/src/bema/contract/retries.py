@@ -1,0 +1,88 @@
+"""How often and when a failed run is tried again. Pure: chance and time are parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from bema.contract import errors
+from bema.contract.models import Model
+
+
+class Backoff(StrEnum):
+    FIXED = "Fixed"
+    LINEAR = "Linear"
+    EXPONENTIAL = "Exponential"
+
+
+class RetryPolicy(Model):
+    """How often and when a failed run is tried again."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    """Executions of the handler in all, the first among them."""
+    backoff: Backoff = Backoff.EXPONENTIAL
+    """How the delay grows: Fixed, Linear or Exponential (doubling)."""
+    initial_seconds: Annotated[float, Field(ge=0, le=86_400)] = 1
+    """Delay before the second attempt, in seconds."""
+    max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300
+    """Longest delay, in seconds."""
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Part of the delay that chance may add or take away, 0 to 1."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> RetryPolicy:
+        if self.initial_seconds > self.max_seconds:
+            raise ValueError(
+                f"expected initialSeconds ≤ maxSeconds, found {self.initial_seconds:g} > {self.max_seconds:g}"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Run the handler again after `seconds`, as attempt number `attempt`."""
+
+    seconds: float
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The run has failed for good."""
+
+    reason: str
+
+
+def delay(policy: RetryPolicy, attempt: int, chance: float) -> float:
+    """Seconds to wait after failed attempt number `attempt` (from 1). `chance` is in [0, 1)."""
+    match policy.backoff:
+        case Backoff.FIXED:
+            base = policy.initial_seconds
+        case Backoff.LINEAR:
+            base = policy.initial_seconds * attempt
+        case Backoff.EXPONENTIAL:
+            base = policy.initial_seconds * 2.0 ** min(attempt - 1, 60)
+    capped = min(base, policy.max_seconds)
+    return float(capped * (1 + policy.jitter * (2 * chance - 1)))
+
+
+def next_action(
+    policy: RetryPolicy, attempt: int, *, retryable: bool, retry_after: float | None, chance: float
+) -> Retry | GiveUp:
+    """What follows failed attempt number `attempt`."""
+    if not retryable:
+        return GiveUp("NonRetryable")
+    if attempt >= policy.max_attempts:
+        return GiveUp("AttemptsExhausted")
+    seconds = delay(policy, attempt, chance) if retry_after is None else max(0.0, retry_after)
+    return Retry(seconds=seconds, attempt=attempt + 1)
+
+
+def reason_of(error: BaseException) -> tuple[bool, float | None]:
+    """Whether an error may be retried, and after how many seconds the handler wants it."""
+    if isinstance(error, errors.NonRetryable):
+        return False, None
+    return True, error.seconds if isinstance(error, errors.RetryAfter) else None

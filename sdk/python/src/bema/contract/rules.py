@@ -1,0 +1,203 @@
+"""What the API server checks beyond types, in CEL: the same rules as the models' validators, by the model's name.
+
+A rule that the API server cannot express (does a range in a cron field go up, does the time zone exist) is the
+operator's to report. Every string and list that a rule looks at has a bound in its model, or the API server's estimate
+of the rule's cost refuses the whole CRD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bema.contract import names, quantities, schedules, steps, triggers
+from bema.contract.pods import Volume
+from bema.contract.triggers import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of `x-kubernetes-validations`."""
+
+    rule: str
+    message: str
+    field: str | None = None
+    """The field to blame, such as `.schedule`; None for the object itself."""
+    reason: str | None = None
+    """One of the API's `FieldValue…` reasons; Invalid by default. (Duplicate would hide the message.)"""
+    show: bool = False
+    """Whether the message ends with the field's value. A number would make the rule too dear: its text has no bound."""
+
+    def dump(self) -> dict[str, Any]:
+        entry = {
+            "rule": self.rule,
+            "message": self.message,
+            "messageExpression": self._with_value() if self.show else None,
+            "fieldPath": self.field,
+            "reason": self.reason,
+        }
+        return {key: value for key, value in entry.items() if value is not None}
+
+    def _with_value(self) -> str:
+        return f'{_text(self.message + ", found ")} + "\'" + self{self.field} + "\'"'
+
+
+def _text(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _matches(what: str, pattern: str) -> str:
+    return f"{what}.matches({_text(pattern)})"
+
+
+def _exactly_one(what: str, members: Iterable[str]) -> Rule:
+    members = tuple(members)
+    held = ", ".join(f"has(self.{member})" for member in members)
+    return Rule(f"[{held}].exists_one(held, held)", f"{what} has exactly one of {', '.join(members)}")
+
+
+_IS_PLAIN_PATH = "!" + _matches("path", steps.OUTSIDE_PATTERN)
+_PATH_MESSAGE = "expected a path below the app's folder"
+
+_HAS_TRIGGERS = "has(self.triggers) && size(self.triggers) > 0"
+_HEARS = "has({0}.triggers) && {0}.triggers.exists(trigger, has(trigger.event))"
+
+ROOT: tuple[Rule, ...] = (
+    Rule(
+        f"size(self.metadata.name) <= {names.MAX_STEP_NAME}",
+        f"expected a name of at most {names.MAX_STEP_NAME} characters, because Jobs and pods are named after it",
+        field=".metadata.name",
+    ),
+    Rule(
+        _matches("self.metadata.name", "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
+        "expected a DNS label such as charge-payment: lower-case letters, digits and hyphens",
+        field=".metadata.name",
+    ),
+)
+"""Rules about the whole object."""
+
+RULES: Mapping[str, tuple[Rule, ...]] = {
+    "Trigger": (_exactly_one("a trigger", Kind),),
+    "ApiTrigger": (
+        Rule(
+            _matches("self.path", triggers.PATH_PATTERN),
+            "expected a path such as /orders/{id}",
+            field=".path",
+            show=True,
+        ),
+        Rule(
+            "type(self.maxBodyBytes) == int || " + _matches("self.maxBodyBytes", quantities.PATTERN),
+            "expected a number of bytes such as 65536, 512Ki or 1Mi",
+            field=".maxBodyBytes",
+        ),
+    ),
+    "CronTrigger": (
+        Rule(
+            _matches("self.schedule", schedules.pattern()),
+            "expected 5 fields (minute hour day-of-month month day-of-week) such as 0 2 * * *, "
+            f"or one of {', '.join(schedules.NAMES)}",
+            field=".schedule",
+            show=True,
+        ),
+        Rule(
+            f"{_matches('self.timeZone', schedules.TIME_ZONE_PATTERN)} && self.timeZone.lowerAscii() != 'local'",
+            "expected an IANA time zone such as Europe/Paris",
+            field=".timeZone",
+            show=True,
+        ),
+    ),
+    "RetryPolicy": (
+        Rule(
+            "self.initialSeconds <= self.maxSeconds",
+            "expected initialSeconds ≤ maxSeconds",
+            field=".initialSeconds",
+        ),
+    ),
+    "Scaling": (
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "expected minReplicas ≤ maxReplicas",
+            field=".minReplicas",
+        ),
+    ),
+    "Code": (
+        _exactly_one("code", ("inline", "image")),
+        Rule(
+            "!has(self.inline) || self.entrypoint in self.inline",
+            "expected the entrypoint among the files of inline",
+            field=".entrypoint",
+        ),
+        Rule(f"[self.entrypoint].all(path, {_IS_PLAIN_PATH})", _PATH_MESSAGE, field=".entrypoint"),
+        Rule(f"!has(self.inline) || self.inline.all(path, {_IS_PLAIN_PATH})", _PATH_MESSAGE, field=".inline"),
+        Rule(
+            "!has(self.inline) || self.inline.map(path, size(bytes(self.inline[path]))).sum() "
+            f"<= {steps.MAX_INLINE_BYTES}",
+            f"inline code: expected at most {steps.MAX_INLINE_BYTES} bytes together",
+            field=".inline",
+        ),
+    ),
+    "Volume": (_exactly_one("a volume", (str(f.alias) for n, f in Volume.model_fields.items() if n != "name")),),
+    "EnvFrom": (_exactly_one("an entry of envFrom", ("configMapRef", "secretRef")),),
+    "EnvVar": (
+        Rule(
+            "!self.name.startsWith('BEMA_')",
+            "names that begin with BEMA_ belong to Bema",
+            field=".name",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            "!(has(self.value) && has(self.valueFrom))",
+            "an environment variable has at most one of value, valueFrom",
+        ),
+    ),
+    "PodFields": (
+        Rule(
+            "!has(self.labels) || self.labels.all(key, !key.contains('bema.dev/') "
+            "&& !key.startsWith('app.kubernetes.io/'))",
+            "labels below bema.dev/ and app.kubernetes.io/ belong to Bema",
+            field=".labels",
+            reason="FieldValueForbidden",
+        ),
+    ),
+    "StepSpec": (
+        Rule(
+            f"!({_HAS_TRIGGERS}) || has(self.code)",
+            "a Step with triggers has code; found triggers without code",
+            field=".code",
+            reason="FieldValueRequired",
+        ),
+        Rule(
+            f"!has(self.code) || ({_HAS_TRIGGERS})",
+            "a Step with code has triggers; found code without triggers",
+            field=".triggers",
+            reason="FieldValueRequired",
+        ),
+        Rule(
+            f"!({_HAS_TRIGGERS}) || !(has(self.virtualEmits) && size(self.virtualEmits) > 0 "
+            "|| has(self.virtualSubscribes) && size(self.virtualSubscribes) > 0)",
+            "virtualEmits and virtualSubscribes belong to a noop; found triggers too",
+            field=".triggers",
+        ),
+        Rule(
+            "!has(self.triggers) || self.triggers.all(one, !has(one.event) || self.triggers.exists_one(other, "
+            "has(other.event) && other.event.topics.exists(topic, topic in one.event.topics)))",
+            "expected each topic in one trigger, found one in several",
+            field=".triggers",
+        ),
+        Rule(
+            _matches("self.deliverFrom", steps.DELIVER_FROM_PATTERN),
+            "expected Creation, Beginning, Now or a time such as 2026-01-31T12:00:00Z",
+            field=".deliverFrom",
+            show=True,
+        ),
+        Rule(
+            f"self.deliverFrom == oldSelf.deliverFrom || !({_HEARS.format('oldSelf')} && {_HEARS.format('self')})",
+            "deliverFrom says where a new Step begins and cannot change afterwards; give the Step another name",
+            field=".deliverFrom",
+            reason="FieldValueForbidden",
+        ),
+    ),
+}
+"""Rules about each object of that model, wherever it occurs."""

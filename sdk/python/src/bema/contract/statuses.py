@@ -1,0 +1,170 @@
+"""The status of a Step: what the operator found, in Kubernetes' own shape. Holds data; deciding is the operator's.
+
+Conditions are positive (`True` is good), except that `Progressing=True` says only that a change is under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+from bema.contract.models import Model
+from bema.contract.steps import StepSpec
+from bema.contract.triggers import Trigger, normal_path
+
+
+class ConditionType(StrEnum):
+    """What a condition is about."""
+
+    READY = "Ready"
+    """The Step does its work: everything below that applies to it is true."""
+    PROGRESSING = "Progressing"
+    """A change is on its way to the pods."""
+    WORKLOAD_READY = "WorkloadReady"
+    """The Deployment or CronJob is as the Step wants it."""
+    SUBSCRIPTION_READY = "SubscriptionReady"
+    """The Step's consumer exists and hears its topics."""
+
+
+class ConditionStatus(StrEnum):
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is."""
+
+    AVAILABLE = "Available"
+    """The pods that should run are ready."""
+    RECONCILED = "Reconciled"
+    """The cluster has what the Step asks for."""
+    ROLLING_OUT = "RollingOut"
+    """New pods are being started; the message says how many are up to date."""
+    SCHEDULED = "Scheduled"
+    """The CronJob is in place and starts a run at the next tick."""
+    SUBSCRIBED = "Subscribed"
+    """The consumer exists and hears every topic of the Step."""
+    NO_SUBSCRIPTION = "NoSubscription"
+    """The Step has no event trigger, so that it needs no consumer."""
+    NO_WORKLOAD = "NoWorkload"
+    """A noop: nothing runs."""
+    SUSPENDED = "Suspended"
+    """`spec.suspend` is true: no run is started."""
+    SCALED_TO_ZERO = "ScaledToZero"
+    """`spec.replicas` is 0, as somebody asked for."""
+    NOT_SUPPORTED = "NotSupported"
+    """The Step uses a field that this version does not act on; the message names it."""
+    INVALID_SPEC = "InvalidSpec"
+    """The Step contradicts itself in a way that the API server could not see; the message says how."""
+    WORKLOAD_UNAVAILABLE = "WorkloadUnavailable"
+    """Pods are missing or not ready; the message is that of Kubernetes."""
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    """The image cannot be pulled; the message is the kubelet's."""
+    CRASH_LOOP = "CrashLoop"
+    """The container starts and ends again and again; its log says why."""
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    """A ResourceQuota or LimitRange refuses the pod; the message is the API server's."""
+    POD_SECURITY_REFUSED = "PodSecurityRefused"
+    """The namespace's Pod Security level refuses the pod; the message is the API server's."""
+    UNSCHEDULABLE = "Unschedulable"
+    """No node takes the pod; the message is the scheduler's."""
+    APPLY_REFUSED = "ApplyRefused"
+    """The API server refuses one of the Step's objects; the message is the API server's."""
+    NAME_TAKEN = "NameTaken"
+    """Another object, not made for this Step, has the name that one of its objects needs."""
+    BROKER_UNAVAILABLE = "BrokerUnavailable"
+    """NATS does not answer; what runs goes on as it can."""
+    BROKER_REFUSED = "BrokerRefused"
+    """NATS refuses the stream or the consumer; the message is the server's."""
+    APP_STREAM_OWNED = "AppStreamOwned"
+    """The app's stream belongs to another installation or namespace; the message says how to adopt it."""
+
+
+class Condition(Model):
+    """One aspect of a Step's state, as metav1.Condition."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: ConditionType
+    """What the condition is about."""
+    status: ConditionStatus
+    """True, False or Unknown."""
+    reason: Reason
+    """Why, in one word."""
+    message: Annotated[str, Field(max_length=32_768)] = ""
+    """Why, for people, and what to do about it."""
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """The generation of the Step that the condition is about."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When `status` last changed, RFC 3339."""
+
+
+class StepStatus(Model):
+    """What the operator found. Written only through the status subresource."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    observed_generation: int | None = None
+    """The generation of the Step that the whole status is about."""
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = []
+    """What is right and what is not."""
+    replicas: Annotated[int, Field(ge=0)] | None = None
+    """Pods of the Step."""
+    ready_replicas: Annotated[int, Field(ge=0)] | None = None
+    """Pods of the Step that are ready."""
+    selector: str | None = None
+    """Label selector of the Step's pods, for the scale subresource."""
+    url: str | None = None
+    """Where the Step answers HTTP inside the cluster."""
+    backlog: Annotated[int, Field(ge=0)] | None = None
+    """Events that wait for the Step. Refreshed now and then."""
+    type: str | None = None
+    """The kinds of its triggers, joined by commas: api, event, cron; `noop` without triggers."""
+    trigger: str | None = None
+    """Its first trigger in short, such as `POST /orders`, and how many more there are."""
+
+
+def read(raw: Mapping[str, Any]) -> StepStatus:
+    """The status that some version of the operator wrote. Conditions that this version does not know are left out:
+    they are not ours to keep alive."""
+    known = [item for item in raw.get("conditions", []) if _known(item)]
+    return StepStatus.model_validate({**raw, "conditions": known})
+
+
+def _known(condition: Mapping[str, Any]) -> bool:
+    return condition.get("type") in set(ConditionType) and condition.get("reason") in set(Reason)
+
+
+def type_of(spec: StepSpec) -> str:
+    """`status.type` of a Step."""
+    return ",".join(spec.kinds) or "noop"
+
+
+def trigger_of(spec: StepSpec) -> str | None:
+    """`status.trigger` of a Step: the first trigger in short and the number of the others; None for a noop."""
+    texts = [text for trigger in spec.triggers for text in _texts(trigger)]
+    if not texts:
+        return None
+    return texts[0] if len(texts) == 1 else f"{texts[0]} +{len(texts) - 1}"
+
+
+def _texts(trigger: Trigger) -> list[str]:
+    if trigger.api:
+        return [f"{trigger.api.method} {normal_path(trigger.api.path)}"]
+    if trigger.event:
+        return list(trigger.event.topics)
+    if trigger.cron:
+        return [trigger.cron.schedule]
+    if trigger.state:
+        return [trigger.state.group]
+    return [trigger.stream.stream] if trigger.stream else []

@@ -1,0 +1,193 @@
+"""A Step file made usable: its module loaded, its config parsed, its handler's input understood.
+
+Both sides that need a handler come here: discovery, which makes a Step of it, and the runtime, which executes it.
+Nothing is registered globally; loading a file twice gives two modules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pydantic
+
+from bema import authoring
+from bema.contract import errors, names
+from bema.contract.steps import StepSpec, parse_spec
+
+_SUFFIXES = ("_step.py", ".step.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A loaded Step file."""
+
+    file: str
+    """Path below the app's folder."""
+    written_name: str
+    config: Mapping[str, Any]
+    """As the author wrote it, models included."""
+    function: Callable[..., Any] | None
+    input_type: Any
+    """Annotation of the handler's first parameter: the body's type for an api handler; `Any` where there is none."""
+    takes_request: bool
+    takes: int
+    """How many parameters the handler takes: 0, 1 (the input) or 2 (the input and the context)."""
+
+    @property
+    def name(self) -> str:
+        return names.label(self.written_name)
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.function)
+
+
+def is_step_file(path: Path) -> bool:
+    return path.name.endswith(_SUFFIXES) and path.name not in _SUFFIXES
+
+
+def load(folder: Path, file: str) -> Handler:
+    """Load a Step file below an app's folder. Raises `StepInvalid` that says what was expected and found; an error
+    in the file itself comes as it is, as the cause of a `StepInvalid` with file and line."""
+    module = _load_module(folder, file)
+    config = getattr(module, "config", None)
+    function = getattr(module, "handler", None)
+    if not isinstance(config, Mapping):
+        raise errors.StepInvalid(f"{file}: expected a dict named `config`, found {_found(module, 'config')}")
+    if function is not None and not callable(function):
+        raise errors.StepInvalid(f"{file}: expected a function named `handler`, found {_found(module, 'handler')}")
+    triggers = config.get("triggers")
+    if triggers and function is None:
+        raise errors.StepInvalid(f"{file}: expected a function named `handler` for its triggers, found none")
+    if function is not None and not triggers:
+        raise errors.StepInvalid(f"{file}: expected triggers for its handler, found none in `config`")
+    written = config.get("name", _plain_name(file))
+    if not isinstance(written, str) or not written:
+        raise errors.StepInvalid(f"{file}: name: expected a text, found {written!r}")
+    input_type, takes_request, takes = _signature(file, function) if function is not None else (Any, False, 0)
+    return Handler(file, written, config, function, input_type, takes_request, takes)
+
+
+def _plain_name(file: str) -> str:
+    name = Path(file).name
+    return next(name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix))
+
+
+def _found(module: ModuleType, name: str) -> str:
+    return type(getattr(module, name)).__name__ if hasattr(module, name) else "none"
+
+
+def _load_module(folder: Path, file: str) -> ModuleType:
+    path = folder / file
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    module_name = "bema_step_" + names.code_key(file).replace(".", "_").replace("-", "_")
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise errors.StepInvalid(f"{file}: expected a Python file, found none at {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        where = Path(error.filename).name if error.filename else file
+        raise errors.StepInvalid(f"{file}: syntax error in {where}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        raise errors.StepInvalid(f"{file}:{_line(error, path)}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _line(error: BaseException, path: Path) -> int:
+    """The line of the Step file that the error came through."""
+    line = 1
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _signature(file: str, function: Callable[..., Any]) -> tuple[Any, bool, int]:
+    parameters = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(parameters) > 2:
+        found = ", ".join(parameter.name for parameter in parameters)
+        raise errors.StepInvalid(f"{file}: expected handler(input, ctx), found handler({found})")
+    if not parameters:
+        return Any, False, 0
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise errors.StepInvalid(f"{file}: the handler's annotations: {error}") from error
+    annotation = hints.get(parameters[0].name, Any)
+    if annotation is authoring.Request or typing.get_origin(annotation) is authoring.Request:
+        body = typing.get_args(annotation)
+        return (body[0] if body else Any), True, len(parameters)
+    return annotation, False, len(parameters)
+
+
+def is_typed(annotation: Any) -> bool:
+    """Whether an annotation says what the input looks like: a model, a dataclass, a TypedDict, or a combination."""
+    return annotation not in (Any, None, type(None), dict, inspect.Parameter.empty) and not isinstance(
+        annotation, typing.TypeVar
+    )
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value in a config is a type that stands for its schema."""
+    return isinstance(value, type) and (
+        issubclass(value, pydantic.BaseModel) or dataclasses.is_dataclass(value) or typing.is_typeddict(value)
+    )
+
+
+def json_schema(annotation: Any) -> dict[str, Any]:
+    """The JSON Schema of a type."""
+    return pydantic.TypeAdapter(annotation).json_schema()
+
+
+def spec_of(handler: Handler, code: Mapping[str, Any]) -> StepSpec:
+    """The spec of a loaded Step file, with `code` as its source. Raises `StepInvalid`, a line per problem."""
+    config = {key: value for key, value in handler.config.items() if key != "name"}
+    if isinstance(config.get("triggers"), list | tuple):
+        config["triggers"] = [_plain_trigger(handler, trigger) for trigger in config["triggers"]]
+    if isinstance(config.get("emits"), list | tuple):
+        config["emits"] = [_plain_schemas(emit, ("schema",)) for emit in config["emits"]]
+    if handler.function is not None:
+        config["code"] = code
+    if handler.written_name != handler.name:
+        config.setdefault("displayName", handler.written_name)
+    return parse_spec(config, where=handler.file)
+
+
+def _plain_trigger(handler: Handler, trigger: Any) -> Any:
+    """A trigger with models replaced by their schemas, and the handler's own annotation where the config has none."""
+    if not isinstance(trigger, Mapping):
+        return trigger
+    plain = {}
+    for kind, member in trigger.items():
+        member = _plain_schemas(member, ("input", "body", "query"))
+        schema = {"event": "input", "api": "body"}.get(kind)
+        wants = kind == "event" or (kind == "api" and handler.takes_request)
+        if schema and wants and isinstance(member, dict) and is_typed(handler.input_type):
+            member.setdefault(schema, json_schema(handler.input_type))
+        plain[kind] = member
+    return plain
+
+
+def _plain_schemas(value: Any, keys: tuple[str, ...]) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: json_schema(item) if key in keys and is_model(item) else item for key, item in value.items()}

@@ -1,0 +1,196 @@
+"""Streams and consumers: made, checked and measured. Used by the operator and by `bema dev`; runtimes only bind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bema.contract import errors, names
+from bema.contract.bindings import AppStream, Consumer
+from bema.ports.jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, JetStream
+
+MINIMUM_SERVER = (2, 14, 0)
+"""The first nats-server with atomic batches, schedules and everything else that a commit rests on."""
+
+_FLAGS = ("allow_atomic", "allow_direct", "allow_rollup_hdrs", "allow_msg_ttl", "allow_msg_schedules")
+_IMMUTABLE = ("deliver_policy", "opt_start_time", "opt_start_seq", "ack_policy", "replay_policy", "max_waiting")
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerState:
+    """How far a Step's consumer is."""
+
+    pending: int
+    """Events that it has not been given yet."""
+    unacked: int
+    """Events in the hands of its runtimes."""
+    metadata: Mapping[str, str]
+
+    @property
+    def backlog(self) -> int:
+        return self.pending + self.unacked
+
+
+def check_server(js: JetStream) -> None:
+    """Raise `BrokerTooOld` when the server lacks what Bema needs."""
+    if js.connection.server_version < MINIMUM_SERVER:
+        found = ".".join(map(str, js.connection.server_version))
+        needed = ".".join(map(str, MINIMUM_SERVER))
+        raise errors.BrokerTooOld(f"Bema needs nats-server {needed} or later, found {found}; upgrade the server")
+
+
+async def ensure_stream(js: JetStream, stream: AppStream) -> None:
+    """Make an app's stream, or bring an existing one of the same owner up to date.
+
+    Raises `AppStreamOwned` when it belongs to somebody else: then nothing was changed.
+    """
+    check_server(js)
+    found = await _stream_info(js, stream.name)
+    if found is None:
+        await js.api(f"STREAM.CREATE.{stream.name}", _stream_config(stream))
+        return
+    config = found["config"]
+    _check_owner(stream, config.get("metadata") or {})
+    wanted = {**_stream_config(stream), "storage": config["storage"]}
+    if any(config.get(key) != value for key, value in wanted.items() if key != "metadata"):
+        await js.api(f"STREAM.UPDATE.{stream.name}", {**config, **wanted})
+
+
+def _check_owner(stream: AppStream, found: Mapping[str, str]) -> None:
+    for key, expected in stream.metadata.items():
+        if found.get(key, "") != expected:
+            raise errors.AppStreamOwned(
+                f"stream {stream.name} belongs to another owner: expected {key}={expected!r}, "
+                f"found {found.get(key, '')!r}; delete the stream, or use another namespace"
+            )
+
+
+def _stream_config(stream: AppStream) -> dict[str, Any]:
+    """Never `max_bytes`, `max_msgs`, `max_age` or delete markers: a size limit deletes state and timers first."""
+    return {
+        "name": stream.name,
+        "subjects": stream.subjects,
+        "retention": "limits",
+        "storage": "memory" if stream.memory else "file",
+        "num_replicas": stream.replicas,
+        "discard": "old",
+        "max_consumers": stream.max_consumers,
+        "metadata": stream.metadata,
+        **dict.fromkeys(_FLAGS, True),
+    }
+
+
+async def _stream_info(js: JetStream, name: str) -> Any | None:
+    try:
+        return await js.api(f"STREAM.INFO.{name}")
+    except errors.BrokerRefused as refused:
+        if refused.code == STREAM_NOT_FOUND:
+            return None
+        raise
+
+
+async def stream_created(js: JetStream, name: str) -> str:
+    """When the stream was made, RFC 3339: another time after a reinstall."""
+    info = await js.api(f"STREAM.INFO.{name}")
+    return str(info["created"])
+
+
+async def stream_exists(js: JetStream, name: str) -> bool:
+    return await _stream_info(js, name) is not None
+
+
+async def delete_stream(js: JetStream, stream: AppStream) -> None:
+    """Remove an app and everything in it, if it is this owner's. Nothing there is no error."""
+    found = await _stream_info(js, stream.name)
+    if found is not None:
+        _check_owner(stream, found["config"].get("metadata") or {})
+        await js.api(f"STREAM.DELETE.{stream.name}")
+
+
+async def ensure_consumer(js: JetStream, stream: str, consumer: Consumer) -> None:
+    """Make a Step's consumer, or bring it up to date in place: its position and backlog stay."""
+    found = await _consumer_info(js, stream, consumer.durable)
+    wanted = _consumer_config(consumer)
+    if found is not None:
+        config = found["config"]
+        wanted = {**config, **{key: value for key, value in wanted.items() if key not in _IMMUTABLE}}
+        wanted["metadata"] = {**(config.get("metadata") or {}), **consumer.metadata}
+        if _same(config, wanted):
+            return
+    endpoint = f"CONSUMER.CREATE.{stream}.{consumer.durable}"
+    await js.api(endpoint, {"stream_name": stream, "config": wanted, "action": "" if found else "create"})
+
+
+def _same(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+        subjects = value.get("filter_subjects") or [value.get("filter_subject")]
+        return {**value, "filter_subject": None, "filter_subjects": sorted(map(str, subjects))}
+
+    return plain(config) == plain(wanted)
+
+
+def _consumer_config(consumer: Consumer) -> dict[str, Any]:
+    start: dict[str, Any]
+    match consumer.deliver_from:
+        case "Beginning":
+            start = {"deliver_policy": "all"}
+        case "Now":
+            start = {"deliver_policy": "new"}
+        case time:
+            start = {"deliver_policy": "by_start_time", "opt_start_time": time}
+    return {
+        "durable_name": consumer.durable,
+        "name": consumer.durable,
+        **start,
+        "ack_policy": "explicit",
+        "ack_wait": int(consumer.ack_wait_seconds * 1e9),
+        "max_deliver": -1,
+        "filter_subjects": consumer.filter_subjects,
+        "replay_policy": "instant",
+        "max_ack_pending": consumer.max_ack_pending,
+        "metadata": consumer.metadata,
+    }
+
+
+async def _consumer_info(js: JetStream, stream: str, durable: str) -> Any | None:
+    try:
+        return await js.api(f"CONSUMER.INFO.{stream}.{durable}")
+    except errors.BrokerRefused as refused:
+        if refused.code == CONSUMER_NOT_FOUND:
+            return None
+        raise
+
+
+async def consumer_states(js: JetStream, stream: str) -> dict[str, ConsumerState]:
+    """Every consumer of a stream, by its durable name. An empty dict when the stream does not exist."""
+    states: dict[str, ConsumerState] = {}
+    while True:
+        try:
+            page = await js.api(f"CONSUMER.LIST.{stream}", {"offset": len(states)})
+        except errors.BrokerRefused as refused:
+            if refused.code == STREAM_NOT_FOUND:
+                return {}
+            raise
+        for info in page.get("consumers") or []:
+            states[info["name"]] = ConsumerState(
+                pending=int(info["num_pending"]),
+                unacked=int(info["num_ack_pending"]),
+                metadata=info["config"].get("metadata") or {},
+            )
+        if not page.get("consumers") or len(states) >= int(page["total"]):
+            return states
+
+
+async def delete_consumer(js: JetStream, stream: str, durable: str) -> None:
+    """Remove a consumer and with it the position of its Step. Nothing there is no error."""
+    try:
+        await js.api(f"CONSUMER.DELETE.{stream}.{durable}")
+    except errors.BrokerRefused as refused:
+        if refused.code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+            raise
+
+
+def step_of(state: ConsumerState) -> str | None:
+    """The Step that a consumer was made for, or None for a consumer of somebody else."""
+    return state.metadata.get(names.METADATA_STEP)

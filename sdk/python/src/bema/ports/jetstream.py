@@ -1,0 +1,228 @@
+"""JetStream, as much of it as Bema uses, over plain requests: the API, reads, and atomic batches.
+
+A thin client of ours, because the library's has no atomic batch, and re-saving a consumer through it would drop
+fields that it does not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bema.contract import errors
+from bema.ports.connections import Connection, Message, header_block, publish_command
+
+NO_MESSAGE = 10037
+"""There is no message with that sequence or on that subject."""
+STREAM_NOT_FOUND = 10059
+CONSUMER_NOT_FOUND = 10014
+WRONG_LAST_SEQUENCE = (10071, 10164)
+"""A message of a batch expected another last sequence on its subject than the leader found."""
+
+BATCH_ID = "Nats-Batch-Id"
+BATCH_SEQUENCE = "Nats-Batch-Sequence"
+BATCH_COMMIT = "Nats-Batch-Commit"
+EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
+ROLLUP = "Nats-Rollup"
+SCHEDULE = "Nats-Schedule"
+SCHEDULE_TARGET = "Nats-Schedule-Target"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message in a stream. Its sequence is the revision of what it holds."""
+
+    subject: str
+    sequence: int
+    time: str
+    """When it was stored, RFC 3339."""
+    data: bytes
+    headers: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A message to be stored, alone or as part of a batch."""
+
+    subject: str
+    data: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    expected: int | None = None
+    """The sequence that must be the subject's last; 0 for none; None to write whatever is there."""
+
+    def header_pairs(self) -> list[tuple[str, str]]:
+        pairs = list(self.headers.items())
+        if self.expected is not None:
+            pairs.append((EXPECTED_LAST, str(self.expected)))
+        return pairs
+
+
+class JetStream:
+    """Requests to JetStream over one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    async def api(self, endpoint: str, request: Mapping[str, Any] | None = None, *, timeout: float = 5.0) -> Any:
+        """One call of the JetStream API. Raises `BrokerRefused` with the server's code, or `BrokerUnavailable`."""
+        body = json.dumps(request).encode() if request is not None else b""
+        answer = await self.connection.request(f"$JS.API.{endpoint}", body, timeout=timeout)
+        return _result(answer)
+
+    async def get_last(self, stream: str, subject: str, *, timeout: float = 5.0) -> Stored | None:
+        """The last message on a subject, from the stream's leader, or None."""
+        try:
+            answer = await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, timeout=timeout)
+        except errors.BrokerRefused as refused:
+            if refused.code == NO_MESSAGE:
+                return None
+            raise
+        return _stored(answer["message"])
+
+    async def get_next(self, stream: str, subject_filter: str, sequence: int) -> Stored | None:
+        """The first message at or after `sequence` that a filter matches, by direct get: it may lag behind."""
+        body = json.dumps({"next_by_subj": subject_filter, "seq": sequence}).encode()
+        answer = await self.connection.request(f"$JS.API.DIRECT.GET.{stream}", body)
+        if answer.status == "404":
+            return None
+        if answer.status is not None:
+            raise errors.BrokerRefused(int(answer.status), answer.description)
+        return _direct(answer)
+
+    async def scan(self, stream: str, subject_filter: str, *, start: int = 1) -> AsyncIterator[Stored]:
+        """Every message that a filter matches, in order of sequence. It may lag behind writes."""
+        sequence = start
+        while (found := await self._page(stream, subject_filter, sequence)) is not None:
+            messages, more = found
+            for message in messages:
+                yield message
+                sequence = message.sequence + 1
+            if not more:
+                return
+
+    async def _page(self, stream: str, subject_filter: str, sequence: int) -> tuple[list[Stored], bool] | None:
+        """Up to 256 messages in one request: the server answers with many and ends with an empty one (204)."""
+        inbox = self.connection.new_inbox()
+        page = _Page()
+        subscription = await self.connection.listen(inbox, page.take)
+        try:
+            body = json.dumps({"next_by_subj": subject_filter, "seq": sequence, "batch": 256}).encode()
+            await self.connection.write(publish_command(f"$JS.API.DIRECT.GET.{stream}", body, reply=inbox))
+            messages = await page.wait(5.0)
+        finally:
+            await subscription.close()
+        return (messages, page.pending > 0) if messages else None
+
+    async def publish(self, message: Outgoing, *, timeout: float = 5.0) -> int:
+        """Store one message; its sequence. Raises `BrokerRefused` or `BrokerUnavailable`."""
+        return await self._send(b"", message, [], timeout)
+
+    async def publish_batch(self, messages: Sequence[Outgoing], *, timeout: float = 5.0) -> int:
+        """Store all messages or none; the sequence of the last. Raises `BrokerRefused`, after which it *may* have
+        happened all the same (an earlier copy of the batch), or `BrokerUnavailable`, after which nobody knows."""
+        if len(messages) == 1:
+            return await self.publish(messages[0], timeout=timeout)
+        batch = secrets.token_hex(8)
+        head = b"".join(
+            publish_command(message.subject, message.data, header_block(_in_batch(message, batch, number)))
+            for number, message in enumerate(messages[:-1], start=1)
+        )
+        extra = [(BATCH_ID, batch), (BATCH_SEQUENCE, str(len(messages))), (BATCH_COMMIT, "1")]
+        return await self._send(head, messages[-1], extra, timeout)
+
+    async def _send(self, head: bytes, last: Outgoing, extra: list[tuple[str, str]], timeout: float) -> int:
+        headers = [*last.header_pairs(), *extra]
+        block = header_block(headers) if headers else b""
+        answer = await self.connection.request(last.subject, last.data, headers=block, before=head, timeout=timeout)
+        result = _result(answer)
+        return int(result["seq"])
+
+
+def _in_batch(message: Outgoing, batch: str, number: int) -> list[tuple[str, str]]:
+    return [*message.header_pairs(), (BATCH_ID, batch), (BATCH_SEQUENCE, str(number))]
+
+
+class _Page:
+    """Collects the answers to one batched direct get."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self._messages: list[Stored] = []
+        self._done = asyncio.Event()
+        self._error: errors.BrokerError | None = None
+
+    def take(self, burst: list[Message]) -> None:
+        for message in burst:
+            if message.status is None:
+                self._messages.append(_direct(message))
+                self.pending = int(message.headers.get("Nats-Num-Pending", "0"))
+                continue
+            if message.status == "204":
+                self.pending = int(message.headers.get("Nats-Num-Pending", self.pending))
+            elif message.status != "404":
+                self._error = errors.BrokerRefused(int(message.status), message.description)
+            self._done.set()
+
+    async def wait(self, timeout: float) -> list[Stored]:
+        try:
+            await asyncio.wait_for(self._done.wait(), timeout)
+        except TimeoutError as error:
+            raise errors.BrokerUnavailable(f"no answer from JetStream to a read within {timeout:g} s") from error
+        if self._error is not None:
+            raise self._error
+        return self._messages
+
+
+def _result(answer: Message) -> Any:
+    if answer.status == "503":
+        raise errors.BrokerUnavailable("JetStream does not answer: no responders")
+    try:
+        result = json.loads(answer.data)
+    except ValueError as error:
+        raise errors.BrokerUnavailable(f"JetStream answered {answer.data[:80]!r}") from error
+    if "error" in result:
+        raise errors.BrokerRefused(
+            int(result["error"].get("err_code", result["error"].get("code", 0))),
+            str(result["error"].get("description", "refused")),
+        )
+    return result
+
+
+def _stored(message: Mapping[str, Any]) -> Stored:
+    return Stored(
+        subject=message["subject"],
+        sequence=int(message["seq"]),
+        time=message["time"],
+        data=base64.b64decode(message.get("data") or ""),
+        headers=parse_headers(base64.b64decode(message.get("hdrs") or "")),
+    )
+
+
+def _direct(message: Message) -> Stored:
+    return Stored(
+        subject=message.headers["Nats-Subject"],
+        sequence=int(message.headers["Nats-Sequence"]),
+        time=message.headers["Nats-Time-Stamp"],
+        data=message.data,
+        headers={name: value for name, value in message.headers.items() if name not in _DIRECT},
+    )
+
+
+_DIRECT = frozenset(
+    ("Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Num-Pending", "Nats-Last-Sequence")
+)
+
+
+def parse_headers(block: bytes) -> dict[str, str]:
+    """The headers in a block as the server stores it."""
+    headers = {}
+    for line in block.decode("utf-8", "replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip()] = value.strip()
+    return headers

@@ -1,0 +1,38 @@
+"""Waiting for conditions, with a deadline, saying what was waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def until(
+    condition: Callable[[], T | Awaitable[T]], what: str, *, timeout: float = 10.0, explain: Callable[[], str] | None = None
+) -> T:
+    """The first true value of `condition`. Fails with `what`, and what `explain` tells, after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found: Any = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found  # type: ignore[no-any-return]
+        if time.monotonic() > deadline:
+            told = f"\n{explain()}" if explain else ""
+            raise AssertionError(f"waited {timeout:g} s for {what}; last seen: {found!r}{told}")
+        await asyncio.sleep(0.01)
+
+
+def until_sync(condition: Callable[[], T], what: str, *, timeout: float = 10.0) -> T:
+    """`until` for code without an event loop."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout:g} s for {what}; last seen: {found!r}")
+        time.sleep(0.01)
+    return found
