@@ -75,7 +75,7 @@ class Engine:
         self._reader = StateReader(self._js, self._stream, self._lanes)
         self._numbers = itertools.count(1)
         self._running: dict[int, Run] = {}
-        self._in_hand: dict[tuple[str, str], Run] = {}
+        self._in_hand: dict[tuple[str, str, int], Run] = {}
         self._pulls: dict[str, Pull] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stream_created = ""
@@ -210,14 +210,14 @@ class Engine:
                 self._spawn(self._write(publish_command(message.reply, _NAK)))
                 continue
             run = self._run_of(unit, message, delivery)
-            held = self._in_hand.get((unit.binding.step, run.id))
+            held = self._in_hand.get(run.place)
             if held is not None:
-                held.delivery = delivery  # delivered again while it runs here: the newest token counts
-                unit.release(1)
+                if held.takes(delivery):
+                    unit.release(1)
                 continue
-            self._in_hand[unit.binding.step, run.id] = run
+            self._in_hand[run.place] = run
             unit.metrics.in_flight.inc()
-            if delivery.delivered == 1 and run.attempt == 1 and not message.subject.startswith(unit.retry_prefix):
+            if delivery.delivered == 1 and not run.retried:
                 ready.append(self._invocation(run))
             else:
                 self._spawn(self._resume(run))
@@ -247,13 +247,14 @@ class Engine:
         run = Run(
             unit=unit,
             kind=Kind.EVENT,
-            id=headers.get(envelopes.RUN) or names.run_of_event(event_id, binding.step),
+            id=(headers.get(envelopes.RUN) if retried else None) or names.run_of_event(event_id, binding.step),
             attempt=_attempt(headers) if retried else 1,
             trigger=unit.topics.get(event.topic, 0),
             trace_id=traces.trace_of(event.trace_parent),
             data=message.data,
             event=event,
             delivery=delivery,
+            retried=retried,
         )
         if retried:
             run.errors = _errors(headers)
@@ -465,9 +466,9 @@ class Engine:
 
     def _forget(self, run: Run, outcome: str | None) -> None:
         metrics = run.unit.metrics
-        if self._in_hand.pop((metrics.step, run.id), None) is not None:
+        if self._in_hand.pop(run.place, None) is not None:
             metrics.in_flight.dec()
-            run.unit.release(1)
+            run.unit.release(1 + len(run.twins))
         self._lanes.leave(run)
         if outcome == "ok":
             metrics.ok[run.kind].inc()
@@ -475,7 +476,9 @@ class Engine:
             metrics.ended(run.kind, outcome)
 
     def _reply(self, run: Run, word: bytes) -> bytes:
-        return publish_command(run.delivery.reply, word) if run.delivery else b""
+        if run.delivery is None:
+            return b""
+        return b"".join(publish_command(delivery.reply, word) for delivery in (run.delivery, *run.twins))
 
     async def _write(self, commands: bytes) -> None:
         """Acknowledgements that cannot be sent now are not sent later: the event comes again and its end is found."""

@@ -65,6 +65,10 @@ class Run:
     data: bytes
     event: Event | None = None
     delivery: Delivery | None = None
+    retried: bool = False
+    """Whether it came as a scheduled attempt, not as the event itself."""
+    twins: tuple[Delivery, ...] = ()
+    """Other messages with the same event: they share its run and its end."""
     request: frames.HttpRequest | None = None
     scheduled_at: float | None = None
     errors: list[dict[str, object]] = field(default_factory=list)
@@ -82,6 +86,23 @@ class Run:
     cancelled: bool = False
     waiter: asyncio.Future[Any] | None = None
     """Set where somebody waits for the end of the execution instead of leaving it to the engine."""
+
+    def takes(self, delivery: Delivery) -> bool:
+        """Take in another delivery of the same event while it runs here. True when it is the same message again: the
+        newest token counts then. False for a twin, a second message with the event's id."""
+        if self.delivery is not None and self.delivery.sequence == delivery.sequence:
+            self.delivery = delivery
+            return True
+        again = [twin for twin in self.twins if twin.sequence == delivery.sequence]
+        self.twins = (*(twin for twin in self.twins if twin not in again), delivery)
+        return bool(again)
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """What tells it from others in hand. A scheduled attempt may arrive while the one before is still being
+        settled: it is a message of its own, and never a twin."""
+        sequence = self.delivery.sequence if self.retried and self.delivery else 0
+        return self.unit.binding.step, self.id, sequence
 
     @property
     def binding(self) -> Binding:

@@ -90,7 +90,8 @@ class Volume(Model):
 
     @model_validator(mode="after")
     def _one_source(self) -> Volume:
-        found = [name for name in type(self).model_fields if name != "name" and getattr(self, name) is not None]
+        fields = type(self).model_fields.items()
+        found = [str(field.alias) for name, field in fields if name != "name" and getattr(self, name) is not None]
         if len(found) != 1:
             raise ValueError(
                 "a volume has exactly one of configMap, secret, emptyDir, projected, persistentVolumeClaim; "

@@ -5,11 +5,10 @@ Conditions are positive (`True` is good), except that `Progressing=True` says on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from bema.contract.models import Model
 from bema.contract.steps import StepSpec
@@ -87,8 +86,6 @@ class Reason(StrEnum):
 class Condition(Model):
     """One aspect of a Step's state, as metav1.Condition."""
 
-    model_config = ConfigDict(extra="ignore")
-
     type: ConditionType
     """What the condition is about."""
     status: ConditionStatus
@@ -105,8 +102,6 @@ class Condition(Model):
 
 class StepStatus(Model):
     """What the operator found. Written only through the status subresource."""
-
-    model_config = ConfigDict(extra="ignore")
 
     observed_generation: int | None = None
     """The generation of the Step that the whole status is about."""
@@ -132,17 +127,6 @@ class StepStatus(Model):
     """The kinds of its triggers, joined by commas: api, event, cron; `noop` without triggers."""
     trigger: str | None = None
     """Its first trigger in short, such as `POST /orders`, and how many more there are."""
-
-
-def read(raw: Mapping[str, Any]) -> StepStatus:
-    """The status that some version of the operator wrote. Conditions that this version does not know are left out:
-    they are not ours to keep alive."""
-    known = [item for item in raw.get("conditions", []) if _known(item)]
-    return StepStatus.model_validate({**raw, "conditions": known})
-
-
-def _known(condition: Mapping[str, Any]) -> bool:
-    return condition.get("type") in set(ConditionType) and condition.get("reason") in set(Reason)
 
 
 def type_of(spec: StepSpec) -> str:

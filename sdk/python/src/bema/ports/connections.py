@@ -81,7 +81,7 @@ class Inbox:
         """Stop hearing, after what the server has already sent was handed over."""
         if self._subscription is not None:
             with contextlib.suppress(nats.errors.Error):
-                await self._subscription.drain()
+                await self._subscription.drain()  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
         if self._subscription is not None:
@@ -120,6 +120,12 @@ class _Replies:
         answer = self._waiting.get(reply)
         if answer is not None and not answer.done():
             answer.set_exception(errors.BrokerUnavailable(f"no answer from NATS to {subject} within {timeout:g} s"))
+
+    def fail_all(self) -> None:
+        """The connection is lost: nobody will answer what was asked over it."""
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(errors.BrokerUnavailable("the connection to NATS was lost before the answer came"))
 
     def forget(self, reply: str) -> None:
         self._waiting.pop(reply, None)
@@ -236,6 +242,8 @@ class Connection:
 
     async def _on_disconnect(self) -> None:
         log.warning("The connection to NATS is lost; trying again")
+        if self._replies is not None:
+            self._replies.fail_all()
 
     async def _on_reconnect(self) -> None:
         log.info("The connection to NATS is back")
@@ -274,13 +282,15 @@ async def connect(
     """
     client = Client()
     connection = Connection(client, urls)
-    options: dict[str, Any] = {"user_credentials": credentials_file} if credentials_file else {}
+    # The client takes a part of a second too, though its annotation says int
+    options: dict[str, Any] = {"reconnect_time_wait": 0.2}
+    if credentials_file:
+        options["user_credentials"] = credentials_file
     opening = client.connect(
         servers=list(urls),
         name=name,
         allow_reconnect=True,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=0.2,
         connect_timeout=2,
         ping_interval=5,
         max_outstanding_pings=2,

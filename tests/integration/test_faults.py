@@ -1,0 +1,214 @@
+"""What goes wrong between a runtime and its broker, and what must be true all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support import waits
+from tests.support.brokers import NatsServer
+from tests.support.proxies import Proxy
+
+RELAY = """
+config = {"triggers": [{"event": {"topics": ["a"]}}], "emits": ["b"], "concurrency": 8}
+async def handler(data, ctx):
+    await ctx.state.increment("runs", "total")
+    await ctx.state.set("by", str(data["n"]), ctx.run_id)
+    await ctx.emit("b", data)
+    ctx.logger.info("ran %s", data["n"])
+"""
+
+
+@pytest.fixture
+async def proxy(nats: NatsServer) -> AsyncIterator[Proxy]:
+    proxy = Proxy(nats.port)
+    await proxy.start()
+    yield proxy
+    await proxy.close()
+
+
+def ran(app) -> int:  # type: ignore[no-untyped-def]
+    return sum(line["message"].startswith("ran ") for worker in app.workers for line in worker.lines)
+
+
+async def test_an_event_that_comes_twice_takes_effect_once(start_app) -> None:
+    app = await start_app({"steps/relay_step.py": RELAY})
+    for _ in range(3):
+        await app.emit("a", {"n": 1}, id="same")
+    await app.emit("a", {"n": 2}, id="other")
+    await waits.until(lambda: app.state("by", "2"), "the last event", explain=app.explain)
+    await app.wait_idle()
+    assert await app.state("runs", "total") == 2
+    assert len(await app.events("b")) == 2
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["the commit never arrived", "the commit was stored"])
+async def test_a_commit_whose_answer_was_cut_off_takes_effect_once(start_app, proxy: Proxy, before: bool) -> None:
+    app = await start_app({"steps/relay_step.py": RELAY}, nats_url=proxy.url)
+    proxy.cut_at(b"Nats-Batch-Commit", before=before)
+    await app.emit("a", {"n": 1})
+    await waits.until(lambda: app.state("by", "1"), "the effect", explain=app.explain)
+    await waits.until(lambda: proxy.cuts == 1, "the cut")
+    await app.wait_idle(timeout=25)
+    assert await app.state("runs", "total") == 1
+    assert len(await app.events("b")) == 1
+    assert len(await app.messages(f"{app.root}.end.>")) == 1
+    assert ran(app) == 1, "the run was in hand all the time: nothing had to be executed again"
+
+
+async def test_every_commit_cut_off_now_and_then_still_adds_up(start_app, proxy: Proxy) -> None:
+    app = await start_app({"steps/relay_step.py": RELAY}, nats_url=proxy.url)
+    for round in range(4):
+        proxy.cut_at(b"Nats-Batch-Commit", before=bool(round % 2))
+        for number in range(25):
+            await app.emit("a", {"n": round * 25 + number})
+        await waits.until(lambda n=round: proxy.cuts == n + 1, f"cut {round + 1}", explain=app.explain)
+    await app.wait_state("runs", "total", 100, timeout=40)
+    await app.wait_idle(timeout=25)
+    assert len(await app.events("b")) == 100
+    assert await app.state("runs", "total") == 100
+
+
+async def test_a_killed_worker_loses_and_doubles_nothing(start_app) -> None:
+    app = await start_app({"steps/relay_step.py": RELAY}, workers=2)
+    for number in range(200):
+        await app.emit("a", {"n": number})
+    await waits.until(lambda: app.state("runs", "total"), "the first commits", explain=app.explain)
+    app.workers[0].stop(signal.SIGKILL)
+    await app.wait_state("runs", "total", 200, timeout=40)
+    await app.wait_idle(timeout=30)
+    assert len(await app.events("b")) == 200
+
+
+SLOW = """
+import asyncio
+config = {"triggers": [{"event": {"topics": ["a"]}}], "concurrency": 4, "timeoutSeconds": %s,
+          "retry": {"maxAttempts": 2, "initialSeconds": 0.05}}
+async def handler(data, ctx):
+    ctx.logger.info("begun")
+    if ctx.attempt == 1:
+        await asyncio.sleep(%s)
+    await ctx.state.set("slow", str(data["n"]), ctx.attempt)
+"""
+
+
+def begun(app) -> int:  # type: ignore[no-untyped-def]
+    return sum(line["message"] == "begun" for worker in app.workers for line in worker.lines)
+
+
+async def test_sigterm_lets_runs_end_and_takes_no_more(start_app) -> None:
+    app = await start_app({"steps/slow_step.py": SLOW % (30, 1)})
+    for number in range(8):
+        await app.emit("a", {"n": number})
+    await waits.until(lambda: begun(app) == 4, "four begun runs", explain=app.explain)
+    app.worker.stop(signal.SIGTERM)
+    assert await app.worker.wait_exit() == 0
+    assert [await app.state("slow", str(n)) for n in range(8)] == [1, 1, 1, 1, None, None, None, None]
+    await app.spawn().wait_ready()
+    await app.wait_state("slow", "7", 1, timeout=5)
+    assert begun(app) == 8
+
+
+async def test_what_does_not_end_within_the_drain_is_given_back(start_app) -> None:
+    app = await start_app({"steps/slow_step.py": SLOW % (60, 30)}, drain_seconds=0.3)
+    await app.emit("a", {"n": 1})
+    await waits.until(lambda: begun(app) == 1, "a begun run", explain=app.explain)
+    app.worker.stop(signal.SIGTERM)
+    assert await app.worker.wait_exit(5) == 0
+    assert await app.state("slow", "1") is None
+    await app.spawn().wait_ready()
+    await waits.until(lambda: begun(app) == 2, "the run begun again at once", timeout=5, explain=app.explain)
+
+
+async def test_an_attempt_past_its_timeout_is_cancelled_and_retried(start_app) -> None:
+    app = await start_app({"steps/slow_step.py": SLOW % (0.5, 30)})
+    await app.emit("a", {"n": 1})
+    await app.wait_state("slow", "1", 2)
+    assert begun(app) == 2
+
+
+STUCK = """
+import time
+config = {"triggers": [{"event": {"topics": ["a"]}}], "timeoutSeconds": 0.5, "retry": {"maxAttempts": 1}}
+async def handler(data, ctx):
+    ctx.logger.info("begun")
+    if (await ctx.state.get("stuck", "off")) is None:
+        time.sleep(60)
+    await ctx.state.set("stuck", "done", 1)
+"""
+
+
+async def test_a_handler_that_blocks_and_cannot_be_cancelled_ends_its_process(start_app) -> None:
+    app = await start_app({"steps/stuck_step.py": STUCK})
+    await app.emit("a", {})
+    await waits.until(lambda: begun(app) == 1, "a begun run", explain=app.explain)
+    assert await app.worker.wait_exit(20) == 70
+    assert "gives itself up" in app.worker.output
+    states = await waits.until(lambda: _consumer(app), "the consumer")
+    assert states.unacked == 1
+
+
+async def _consumer(app):  # type: ignore[no-untyped-def]
+    from bema.ports import admin
+
+    return (await admin.consumer_states(app.js, app.stream))["stuck"]
+
+
+async def test_a_handler_that_blocks_for_longer_than_the_ack_wait_runs_once(start_app) -> None:
+    blocking = STUCK.replace("0.5", "60").replace("time.sleep(60)", "time.sleep(11)")
+    app = await start_app({"steps/stuck_step.py": blocking})
+    await app.emit("a", {})
+    await app.wait_state("stuck", "done", 1, timeout=20)
+    await app.wait_idle()
+    assert begun(app) == 1, "heartbeats come from a thread of their own"
+
+
+async def test_nats_away_at_the_start_and_in_the_middle(start_app, nats: NatsServer) -> None:
+    app = await start_app({"steps/relay_step.py": RELAY, "steps/get_step.py": GET})
+    for number in range(20):
+        await app.emit("a", {"n": number})
+    await app.wait_state("runs", "total", 20)
+    nats.stop()
+    late = app.spawn(only=["relay"])
+    await waits.until(lambda: "no connection to NATS" in app.workers[0].readiness()[1], "unreadiness, said why")
+    await waits.until(lambda: late.readiness()[0] == 503, "the late worker's answer")
+    asked = asyncio.create_task(asyncio.to_thread(app.request, "POST", "/bump"))
+    nats.start()
+    status, body, _ = await asked
+    assert status == 200, body
+    for number in range(20, 40):
+        await waits.until(lambda n=number: _emitted(app, n), "an accepted event")
+    await app.wait_state("runs", "total", 40, timeout=20)
+    await late.wait_ready()
+    await app.wait_idle(timeout=30)
+    assert len(await app.events("b")) == 40
+
+
+GET = """
+config = {"triggers": [{"api": {"method": "POST", "path": "/bump"}}]}
+async def handler(request, ctx):
+    return {"n": await ctx.state.increment_and_get("bumps", "n")}
+"""
+
+
+async def _emitted(app, number: int) -> bool:  # type: ignore[no-untyped-def]
+    from bema.contract import errors
+
+    try:
+        await app.emit("a", {"n": number}, id=f"late{number}")
+    except errors.BrokerError:
+        return False
+    return True
+
+
+async def test_a_poison_event_cannot_loop(start_app) -> None:
+    app = await start_app({"steps/relay_step.py": RELAY})
+    await app.emit("a", b"\xff\xfe not json")
+    [letter] = await waits.until(app.dead_letters, "the dead letter", explain=app.explain)
+    assert letter.headers["Bema-Reason"] == "Invalid"
+    assert json.loads(letter.headers["Bema-Errors"])[0]["attempt"] == 1
+    await app.wait_idle()

@@ -1,0 +1,87 @@
+"""A TCP proxy in front of a nats-server that can cut a connection at a chosen moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+Decide = Callable[[bytes], bool]
+
+
+class Proxy:
+    """Forwards bytes. While armed, cuts the connection around a piece from the client for which `matches` holds:
+    before the server gets it, or after the server has got it and before the client hears the answer."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target = target_port
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.matches: Decide | None = None
+        self.cut_before = False
+        self.cuts = 0
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut_at(self, marker: bytes, *, before: bool, times: int = 1) -> None:
+        """Cut the next `times` connections at a piece that contains `marker`."""
+        self.cut_before = before
+        left = self.cuts + times
+        self.matches = lambda piece: marker in piece and self.cuts < left
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        silent = asyncio.Event()
+        down = asyncio.create_task(self._down(up_reader, writer, silent))
+        try:
+            await self._up(reader, up_writer, silent)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            down.cancel()
+            await asyncio.gather(down, return_exceptions=True)
+            for end in (writer, up_writer):
+                end.close()
+                with contextlib.suppress(OSError, asyncio.CancelledError):
+                    await end.wait_closed()
+            self._tasks.discard(task)
+
+    async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event) -> None:
+        while piece := await reader.read(1 << 20):
+            hit = self.matches is not None and self.matches(piece)
+            if hit:
+                self.cuts += 1
+                if self.cut_before:
+                    return
+                silent.set()
+            writer.write(piece)
+            await writer.drain()
+            if hit:
+                # The server stores what it has got before it answers a later PING on the same connection
+                await asyncio.sleep(0.3)
+                return
+
+    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event) -> None:
+        while piece := await reader.read(1 << 20):
+            if silent.is_set():
+                continue
+            writer.write(piece)
+            await writer.drain()
+        writer.close()
