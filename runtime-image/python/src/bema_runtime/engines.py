@@ -376,9 +376,13 @@ class Engine:
 
     def _again(self, run: Run) -> None:
         if run.conflicts <= run.binding.limits.conflicts:
-            self._invoke(run)
+            self._spawn(self._invoke_in_turn(run))
         else:
             self._spawn(self._go_back(run))
+
+    async def _invoke_in_turn(self, run: Run) -> None:
+        await self._lanes.enter_all(run.reads, run)
+        self._invoke(run)
 
     async def _go_back(self, run: Run) -> None:
         """Too many conflicts in a row: step aside for up to a second. Not an attempt."""
@@ -504,6 +508,7 @@ class Engine:
                 self._note_conflict(run, result)
                 if run.conflicts > run.binding.limits.conflicts:
                     return end, result
+                await self._lanes.enter_all(run.reads, run)
         finally:
             self._lanes.leave(run)
             run.unit.metrics.in_flight.dec()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 HOT_SECONDS = 5.0
@@ -43,13 +43,22 @@ class Lanes:
     def is_hot(self, key: Key) -> bool:
         return key in self._lanes
 
+    async def enter_all(self, keys: Iterable[Key], holder: Hashable) -> None:
+        """Wait for the turn of `holder` on each key that is hot. For a run that is executed again: what it will read
+        is known, so that it can queue in order, which the handler's own order of reading need not be."""
+        for key in sorted(keys):
+            await self.enter(key, holder)
+
     async def enter(self, key: Key, holder: Hashable) -> None:
-        """Wait for the turn of `holder`, at most `PATIENCE` seconds: two runs may want two keys in opposite order."""
+        """Wait for the turn of `holder`, at most `PATIENCE` seconds. Nobody waits for a key below one that it holds:
+        two runs that read two keys in opposite order would wait for each other."""
         lane = self._lanes.get(key)
         if lane is None or lane.holder == holder:
             return
         if lane.holder is None:
             self._give(key, lane, holder)
+            return
+        if any(held > key for held in self._held.get(holder, ())):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (holder, turn)

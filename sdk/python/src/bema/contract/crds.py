@@ -121,7 +121,6 @@ def _status() -> Schema:
     for name in ("type", "reason"):
         del condition[name]["enum"]
         condition[name] |= {"minLength": 1, "maxLength": 316}
-    condition["message"].pop("default", None)
     return schema
 
 

@@ -92,7 +92,7 @@ class Condition(Model):
     """True, False or Unknown."""
     reason: Reason
     """Why, in one word."""
-    message: Annotated[str, Field(max_length=32_768)] = ""
+    message: Annotated[str, Field(max_length=32_768)]
     """Why, for people, and what to do about it."""
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     """The generation of the Step that the condition is about."""

@@ -138,6 +138,7 @@ class Connection:
         self._client = client
         self._urls = urls
         self._told = False
+        self._closing = False
         self._replies: _Replies | None = None
         self._listeners: list[Callable[[], None]] = []
         self.problem: str | None = None
@@ -223,6 +224,7 @@ class Connection:
 
     async def close(self) -> None:
         """Close at once; what was written is sent if the connection stands."""
+        self._closing = True
         with contextlib.suppress(nats.errors.Error, OSError, asyncio.TimeoutError):
             if self._client.is_connected:
                 await self._client.flush(timeout=1)
@@ -241,6 +243,8 @@ class Connection:
             log.debug("NATS client: %s", text or type(error).__name__)
 
     async def _on_disconnect(self) -> None:
+        if self._closing:
+            return
         log.warning("The connection to NATS is lost; trying again")
         if self._replies is not None:
             self._replies.fail_all()
