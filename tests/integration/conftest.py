@@ -18,9 +18,7 @@ def nats(tmp_path: Path) -> Iterator[brokers.NatsServer]:
 
 
 @pytest.fixture
-async def start_app(
-    nats: brokers.NatsServer, tmp_path: Path
-) -> AsyncIterator[Callable[..., runtimes.App]]:
+async def start_app(nats: brokers.NatsServer, tmp_path: Path) -> AsyncIterator[Callable[..., runtimes.App]]:
     """Make apps out of Step sources: `app = await start_app({"steps/a_step.py": "…"})`."""
     apps: list[runtimes.App] = []
 

@@ -28,6 +28,7 @@ async def test_a_run_commits_its_state_its_emits_and_its_marker(start_app) -> No
     await app.wait_idle()
     assert event_id
 
+
 COUNTER = """
 import asyncio
 config = {"triggers": [{"event": {"topics": ["sold"]}}], "concurrency": 16}
@@ -197,7 +198,7 @@ async def test_a_foreign_message_without_cloudevents_headers_is_an_event(start_a
     app = await start_app({"steps/relay_step.py": RELAY})
     await app.connection.publish(f"{app.root}.evt.live.0.a", b'{"id": "bare"}')
     seen = await waits.until(lambda: app.state("seen", "bare"), "the state", explain=app.explain)
-    assert len(seen["run"]) == 26
+    assert len(seen["run"]) == 32
 
 
 STRANGE = """

@@ -56,9 +56,10 @@ class NatsServer:
         waits.until_sync(self._answers, f"nats-server on port {self.port}")
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError), urllib.request.urlopen(
-            f"http://127.0.0.1:{self.monitor}/healthz", timeout=1
-        ) as answer:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{self.monitor}/healthz", timeout=1) as answer,
+        ):
             return bool(json.load(answer)["status"] == "ok")
         return False
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 async def until(
-    condition: Callable[[], T | Awaitable[T]], what: str, *, timeout: float = 10.0, explain: Callable[[], str] | None = None
-) -> T:
-    """The first true value of `condition`. Fails with `what`, and what `explain` tells, after `timeout` seconds."""
+    condition: Callable[[], Any], what: str, *, timeout: float = 10.0, explain: Callable[[], str] | None = None
+) -> Any:
+    """The first true value of `condition`, which may be a coroutine function. Fails with `what`, and what `explain` tells, after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
-        found: Any = condition()
+        found = condition()
         if inspect.isawaitable(found):
             found = await found
         if found:
-            return found  # type: ignore[no-any-return]
+            return found
         if time.monotonic() > deadline:
             told = f"\n{explain()}" if explain else ""
             raise AssertionError(f"waited {timeout:g} s for {what}; last seen: {found!r}{told}")

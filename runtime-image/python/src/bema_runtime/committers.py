@@ -148,8 +148,7 @@ class Committer:
             self._report([(group[0], await self._commit_one(group[0]))])
             return
         try:
-            prepared = await asyncio.gather(*(self._prepare(commit) for commit in group))
-            batch = [message for messages in prepared for message in messages]
+            batch = await self._prepare(group)
             await self._js.publish_batch(batch)
         except (errors.BrokerError, errors.PayloadInvalid) as error:
             log.debug("A batch of %d runs was not stored (%s); sending them one by one", len(group), error)
@@ -168,7 +167,7 @@ class Committer:
         tries = 0
         while True:
             try:
-                batch = await self._prepare(commit)
+                batch = await self._prepare([commit])
                 await self._js.publish_batch(batch)
             except errors.PayloadInvalid as error:
                 return Unfit(str(error))
@@ -217,14 +216,15 @@ class Committer:
         stored = await self._js.get_last(self._stream, names.state(root, *key))
         return stored.sequence if stored else 0
 
-    async def _prepare(self, commit: Commit) -> list[Outgoing]:
-        """The batch as of now: what was not read is read here, and changed."""
-        updates = commit.updates
+    async def _prepare(self, group: Sequence[Commit]) -> list[Outgoing]:
+        """The batch as of now: what was not read is read here, and changed. No two commits share a key."""
+        pairs = [(commit, update) for commit in group for update in commit.updates]
         values: dict[Key, tuple[bytes, int]] = {}
-        if updates:
-            changed = await asyncio.gather(*(self._updated(commit, update) for update in updates))
-            values = {(update.group, update.key): value for update, value in zip(updates, changed, strict=True)}
-        return commits.messages(commit, values, now=time.time())
+        if pairs:
+            changed = await asyncio.gather(*(self._updated(commit, update) for commit, update in pairs))
+            values = {(update.group, update.key): value for (_, update), value in zip(pairs, changed, strict=True)}
+        now = time.time()
+        return [message for commit in group for message in commits.messages(commit, values, now=now)]
 
     async def _updated(self, commit: Commit, update: UpdateState) -> tuple[bytes, int]:
         stored = await self._js.get_last(self._stream, names.state(commit.run.binding.root, update.group, update.key))

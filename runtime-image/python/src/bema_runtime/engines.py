@@ -216,7 +216,7 @@ class Engine:
                     unit.release(1)
                 continue
             self._in_hand[run.place] = run
-            unit.metrics.in_flight.inc()
+            unit.in_flight += 1
             if delivery.delivered == 1 and not run.retried:
                 ready.append(self._invocation(run))
             else:
@@ -471,7 +471,7 @@ class Engine:
     def _forget(self, run: Run, outcome: str | None) -> None:
         metrics = run.unit.metrics
         if self._in_hand.pop(run.place, None) is not None:
-            metrics.in_flight.dec()
+            run.unit.in_flight -= 1
             run.unit.release(1 + len(run.twins))
         self._lanes.leave(run)
         if outcome == "ok":
@@ -494,7 +494,7 @@ class Engine:
     async def execute(self, run: Run) -> tuple[End, Result | None]:
         """Run a handler and commit what it asks for, again after conflicts. The last execution's end, and what became
         of its commit: None when there was nothing to commit."""
-        run.unit.metrics.in_flight.inc()
+        run.unit.in_flight += 1
         try:
             while True:
                 end = await self._wait_for(run, lambda: self._invoke(run))
@@ -511,7 +511,7 @@ class Engine:
                 await self._lanes.enter_all(run.reads, run)
         finally:
             self._lanes.leave(run)
-            run.unit.metrics.in_flight.dec()
+            run.unit.in_flight -= 1
 
     async def _wait_for(self, run: Run, begin: Callable[[], None]) -> End:
         run.waiter = self._loop.create_future()

@@ -22,10 +22,23 @@ class Metrics:
             registry=self.registry,
             labelnames=(*_LABELS, "kind", "outcome"),
         )
-        self.seconds = Histogram("bema_attempt_seconds", "Time of one execution of a handler", _LABELS, buckets=_SECONDS, registry=self.registry)
-        self.retries = Counter("bema_retries", "Attempts that failed and will be made again", _LABELS, registry=self.registry)
+        self.seconds = Histogram(
+            "bema_attempt_seconds",
+            "Time of one execution of a handler",
+            _LABELS,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "bema_retries", "Attempts that failed and will be made again", _LABELS, registry=self.registry
+        )
         self.dead_letters = Counter("bema_dead_letters", "Runs that failed for good", _LABELS, registry=self.registry)
-        self.conflicts = Counter("bema_conflicts", "Runs executed again because what they had read was changed", _LABELS, registry=self.registry)
+        self.conflicts = Counter(
+            "bema_conflicts",
+            "Runs executed again because what they had read was changed",
+            _LABELS,
+            registry=self.registry,
+        )
         self.in_flight = Gauge("bema_runs_in_flight", "Runs in hand", _LABELS, registry=self.registry)
         self.commit_runs = Histogram(
             "bema_commit_runs", "Runs in one atomic batch", buckets=_SIZES, registry=self.registry

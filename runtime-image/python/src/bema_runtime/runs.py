@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from bema.contract import frames, names
 from bema.contract.bindings import Binding
@@ -24,17 +24,20 @@ class Unit:
     topics: Mapping[str, int]
     """Topic → place of the trigger that hears it."""
     retry_prefix: str
+    in_flight: int = 0
+    """Runs in hand."""
     release: Callable[[int], None] = lambda count: None
     """Tell the pull that so many messages are no longer in hand."""
 
     @classmethod
     def of(cls, binding: Binding, metrics: StepMetrics) -> Unit:
         topics = {topic: event.trigger for event in binding.events for topic in event.topics}
-        return cls(binding, metrics, topics, names.retry_prefix(binding.root, binding.step))
+        unit = cls(binding, metrics, topics, names.retry_prefix(binding.root, binding.step))
+        metrics.in_flight.set_function(lambda: unit.in_flight)
+        return unit
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """How an event came: what JetStream says about a message, read from its reply subject."""
 
     reply: str

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 from bema.contract.operations import Operation
 
@@ -43,15 +45,14 @@ class UpdateState:
     operations: tuple[Operation, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EmitEvent:
+class EmitEvent(NamedTuple):
     """Send an event. `number` counts the run's emits from 1 and makes the event's id."""
 
     topic: str
     data: bytes
     number: int
     key: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 StateEffect = SetState | DeleteState | UpdateState

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from bema.contract import errors
@@ -27,6 +28,8 @@ RUN = "Bema-Run"
 ERRORS = "Bema-Errors"
 KIND = "Bema-Kind"
 REASON = "Bema-Reason"
+DELETED = "Bema-Deleted"
+"""On a state message that stands for a key that was removed."""
 
 MAX_ERRORS_BYTES = 8 * 1024
 
@@ -34,11 +37,11 @@ _RESERVED = ("nats-", "bema-", "ce-")
 _OWN = frozenset({CONTENT_TYPE, TRACE_PARENT, "tracestate"})
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@-]*")
 _SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One message on a topic."""
 
     id: str
@@ -52,7 +55,7 @@ class Event:
     key: str | None = None
     trace_parent: str | None = None
     """W3C trace context of whoever produced it."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     """The producer's own headers."""
 
 
@@ -74,6 +77,10 @@ def check_headers(headers: Mapping[str, str]) -> None:
                 f"header names that begin with Nats-, Bema- or ce-, and {', '.join(sorted(_OWN))}, are reserved; "
                 f"found {name!r}"
             )
+
+
+def _quoted(value: str) -> str:
+    return value if _PLAIN.fullmatch(value) else quote(value, safe=_SAFE)
 
 
 def encode(event: Event) -> dict[str, str]:

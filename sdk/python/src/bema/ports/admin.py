@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ class ConsumerState:
     unacked: int
     """Events in the hands of its runtimes."""
     metadata: Mapping[str, str]
+    filters: Sequence[str] = ()
+    """Subjects that it hears, wildcards among them."""
 
     @property
     def backlog(self) -> int:
@@ -124,10 +126,13 @@ async def ensure_consumer(js: JetStream, stream: str, consumer: Consumer) -> Non
 
 def _same(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     def plain(value: Mapping[str, Any]) -> dict[str, Any]:
-        subjects = value.get("filter_subjects") or [value.get("filter_subject")]
-        return {**value, "filter_subject": None, "filter_subjects": sorted(map(str, subjects))}
+        return {**value, "filter_subject": None, "filter_subjects": sorted(_filters(value))}
 
     return plain(config) == plain(wanted)
+
+
+def _filters(config: Mapping[str, Any]) -> list[str]:
+    return [str(subject) for subject in config.get("filter_subjects") or [config.get("filter_subject")]]
 
 
 def _consumer_config(consumer: Consumer) -> dict[str, Any]:
@@ -177,6 +182,7 @@ async def consumer_states(js: JetStream, stream: str) -> dict[str, ConsumerState
                 pending=int(info["num_pending"]),
                 unacked=int(info["num_ack_pending"]),
                 metadata=info["config"].get("metadata") or {},
+                filters=_filters(info["config"]),
             )
         if not page.get("consumers") or len(states) >= int(page["total"]):
             return states
