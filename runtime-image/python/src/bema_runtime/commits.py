@@ -45,13 +45,13 @@ class Commit:
     effects: Sequence[Effect] = ()
     extra: Sequence[Outgoing] = ()
     """More messages: a dead letter."""
-    subjects: frozenset[str] = field(default_factory=frozenset)
+    subjects: set[str] = field(init=False)
     """What no other run of the same batch may touch: the marker, and the state that is written."""
 
     def __post_init__(self) -> None:
-        state = (effect for effect in self.effects if not isinstance(effect, EmitEvent))
         root = self.run.binding.root
-        self.subjects = frozenset([marker_subject(self.run), *(state_subject(root, effect) for effect in state)])
+        self.subjects = {state_subject(root, effect) for effect in self.effects if not isinstance(effect, EmitEvent)}
+        self.subjects.add(marker_subject(self.run))
 
     @property
     def updates(self) -> list[UpdateState]:
@@ -61,9 +61,13 @@ class Commit:
     @property
     def size(self) -> int:
         """Payload bytes, roughly: to bound a batch."""
-        return sum(len(getattr(effect, "data", getattr(effect, "value", b""))) for effect in self.effects) + sum(
-            len(message.data) for message in self.extra
-        )
+        size = sum([len(message.data) for message in self.extra])
+        for effect in self.effects:
+            if isinstance(effect, EmitEvent):
+                size += len(effect.data)
+            elif isinstance(effect, SetState):
+                size += len(effect.value)
+        return size
 
     @property
     def messages(self) -> int:

@@ -76,7 +76,7 @@ async def run_to_end(engine: Engine, run: Run) -> RunOutcome:
         end, result = await engine.execute(run)
         failure = _failure(end, result)
         if failure is None:
-            run.unit.metrics.ok[Kind.CRON].inc()
+            run.unit.metrics.runs[Kind.CRON, "ok"] += 1
             log.info("The run ended", extra=run.log_fields)
             return RunOutcome.OK
         entry = entry_of(run, failure)
@@ -90,7 +90,7 @@ async def run_to_end(engine: Engine, run: Run) -> RunOutcome:
                     seconds,
                     extra={**run.log_fields, "error": failure.traceback},
                 )
-                run.unit.metrics.retries.inc()
+                run.unit.metrics.retries += 1
                 await asyncio.sleep(seconds)
                 run.attempt = attempt
             case retries.GiveUp(reason=reason):
@@ -105,8 +105,8 @@ async def _give_up(engine: Engine, run: Run, reason: str, failure: frames.Failur
         failure.message,
         extra={**run.log_fields, "error": failure.traceback},
     )
-    run.unit.metrics.dead_letters.inc()
-    run.unit.metrics.ended(Kind.CRON, RunOutcome.DEAD)
+    run.unit.metrics.dead_letters += 1
+    run.unit.metrics.runs[Kind.CRON, RunOutcome.DEAD] += 1
     await engine.commit(engine.dead(run, reason))
     return RunOutcome.DEAD
 

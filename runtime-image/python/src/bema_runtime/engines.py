@@ -369,10 +369,10 @@ class Engine:
 
     def _note_conflict(self, run: Run, conflict: Conflicted) -> None:
         run.conflicts += 1
-        run.unit.metrics.conflicts.inc()
+        run.unit.metrics.conflicts += 1
         for key in conflict.keys:
             self._lanes.heat(key)
-            self._metrics.hot_keys.labels(run.binding.app, key[0]).inc()
+            self._metrics.hot_keys[run.binding.app, key[0]] += 1
 
     def _again(self, run: Run) -> None:
         if run.conflicts <= run.binding.limits.conflicts:
@@ -408,7 +408,7 @@ class Engine:
                     extra={**run.log_fields, "error": failure.traceback},
                 )
                 run.errors.append(entry)
-                run.unit.metrics.retries.inc()
+                run.unit.metrics.retries += 1
                 await self._schedule(run, seconds=seconds, attempt=attempt)
             case retries.GiveUp(reason=reason):
                 await self._give_up(run, reason, entry)
@@ -448,7 +448,7 @@ class Engine:
             entry["message"],
             extra={**run.log_fields, "error": entry.get("traceback", "")},
         )
-        run.unit.metrics.dead_letters.inc()
+        run.unit.metrics.dead_letters += 1
         self._committer.submit(self.dead(run, reason))
 
     def dead(self, run: Run, reason: str) -> Commit:
@@ -474,14 +474,14 @@ class Engine:
             run.unit.in_flight -= 1
             run.unit.release(1 + len(run.twins))
         self._lanes.leave(run)
-        if outcome == "ok":
-            metrics.ok[run.kind].inc()
-        elif outcome is not None:
-            metrics.ended(run.kind, outcome)
+        if outcome is not None:
+            metrics.runs[run.kind, outcome] += 1
 
     def _reply(self, run: Run, word: bytes) -> bytes:
         if run.delivery is None:
             return b""
+        if not run.twins:
+            return b"PUB %b 4\r\n%b\r\n" % (run.delivery.reply.encode(), word)
         return b"".join(publish_command(delivery.reply, word) for delivery in (run.delivery, *run.twins))
 
     async def _write(self, commands: bytes) -> None:

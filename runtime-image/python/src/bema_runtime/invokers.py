@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import threading
 import time
@@ -50,6 +51,7 @@ class _Execution:
     entry: _Entry
     buffer: Buffer
     task: asyncio.Task[None] | None = None
+    begun: bool = False
     cancelled: str | None = None
 
 
@@ -102,14 +104,17 @@ class PythonInvoker:
             return
         execution.cancelled = cancel.reason
         execution.buffer.closed = cancel.reason
-        # A thread cannot be stopped: a plain function meets the closed buffer at its next effect
-        if execution.entry.is_async and execution.task is not None:
+        # A thread cannot be stopped: a plain function meets the closed buffer at its next effect. A task cancelled
+        # before its first step would end without an `End`
+        if execution.entry.is_async and execution.task is not None and execution.begun:
             execution.task.cancel()
 
     async def _execute(self, invoke: Invoke, execution: _Execution) -> None:
         end = End(invoke.id, Outcome.OK)
+        execution.begun = True
         try:
-            await self._run(invoke, execution, end)
+            if execution.cancelled is None:
+                await self._run(invoke, execution, end)
         except payloads.InputInvalid as error:
             end.outcome, end.failure = Outcome.INVALID, _invalid(error)
         except asyncio.CancelledError:
@@ -118,7 +123,7 @@ class PythonInvoker:
             end.outcome, end.failure = Outcome.FAILED, failure_of(error)
         if execution.cancelled is not None:
             end.outcome, end.failure, end.effects = Outcome.CANCELLED, Failure("Timeout", execution.cancelled), ()
-        execution.buffer.closed = execution.buffer.closed or "the handler has returned"
+        execution.buffer.closed = execution.buffer.closed or "the handler has ended"
         del self._executions[invoke.id]
         self._send(end)
 
@@ -132,9 +137,12 @@ class PythonInvoker:
         else:
             context = SyncContext(app, invoke, buffer, self._peer, self._loop)
             arguments = (value, context)[: entry.handler.takes]
-            result = await asyncio.shield(self._loop.run_in_executor(self._pool, entry.function, *arguments))
+            result = await asyncio.shield(self._loop.run_in_executor(self._pool, _call, entry.function, arguments))
+        if result is not None:
+            _check_done(result)
         if invoke.kind is Kind.API:
             end.response = responses.encode(result)
+        buffer.closed = buffer.closed or "the handler has returned"
         end.effects = buffer.effects()
 
     def _send(self, end: End) -> None:
@@ -146,6 +154,24 @@ class PythonInvoker:
     def _flush(self) -> None:
         ends, self._ends = self._ends, []
         self._peer.ended(ends)
+
+
+def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    try:
+        return function(*arguments)
+    except StopIteration as error:  # no future can carry one: its waiter would wait for ever
+        raise RuntimeError("the handler raised StopIteration") from error
+
+
+def _check_done(result: Any) -> None:
+    """Work that a handler gives back instead of doing it would be lost without a word."""
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise errors.NonRetryable(
+            f"expected a handler that does its work, found one that returns a {type(result).__name__}; "
+            "write it as `async def` without `yield`"
+        )
 
 
 def _pool_size(bindings: Sequence[Binding]) -> int:
@@ -228,11 +254,23 @@ def _invalid(error: payloads.InputInvalid) -> Failure:
 def failure_of(error: BaseException) -> Failure:
     """What the engine needs to know of an exception."""
     if isinstance(error, errors.HttpError):
-        return Failure("HttpError", error.detail, http_status=error.status, http_headers=error.headers)
+        return Failure("HttpError", _unicode(str(error.detail)), http_status=error.status, http_headers=error.headers)
     return Failure(
         type(error).__name__,
-        str(error),
-        traceback="".join(traceback.format_exception(error)).rstrip(),
+        _text(error),
+        traceback=_unicode("".join(traceback.format_exception(error)).rstrip()),
         retryable=not isinstance(error, errors.NonRetryable),
         retry_after=error.seconds if isinstance(error, errors.RetryAfter) else None,
     )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return _unicode(str(error))
+    except Exception:  # noqa: BLE001 - the `__str__` is user code too
+        return "(its text cannot be made)"
+
+
+def _unicode(text: str) -> str:
+    """Text that UTF-8 can carry: a lone surrogate is written out."""
+    return text.encode("utf-8", "backslashreplace").decode()

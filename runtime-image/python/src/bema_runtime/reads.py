@@ -34,7 +34,9 @@ class StateReader:
                 if time.time() > run.deadline:
                     raise
                 await asyncio.sleep(0.1)
-        run.reads.setdefault((group, key), stored.sequence if stored else 0)
+        revision = stored.sequence if stored else 0
+        # Of two reads at once the handler may use either value: the older one is guarded
+        run.reads[group, key] = min(revision, run.reads.get((group, key), revision))
         return stored.data if stored and DELETED not in stored.headers else None
 
     async def list(self, run: Run, group: str) -> list[tuple[str, bytes]]:

@@ -33,7 +33,7 @@ class Unit:
     def of(cls, binding: Binding, metrics: StepMetrics) -> Unit:
         topics = {topic: event.trigger for event in binding.events for topic in event.topics}
         unit = cls(binding, metrics, topics, names.retry_prefix(binding.root, binding.step))
-        metrics.in_flight.set_function(lambda: unit.in_flight)
+        metrics.in_flight = lambda: unit.in_flight
         return unit
 
 

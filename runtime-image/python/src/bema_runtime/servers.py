@@ -213,9 +213,9 @@ async def _http_problem(request: Request, error: Exception) -> Response:
 
 def _count(run: Run, outcome: str) -> None:
     if outcome == "ok":
-        run.unit.metrics.ok[Kind.API].inc()
+        run.unit.metrics.runs[Kind.API, "ok"] += 1
     else:
-        run.unit.metrics.ended(Kind.API, outcome)
+        run.unit.metrics.runs[Kind.API, outcome] += 1
 
 
 def _answer(run: Run, end: End, result: Result | None) -> Response:

@@ -48,7 +48,8 @@ class Handler:
 
     @property
     def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.function)
+        """Also for a plain function around an async one, as decorators make them."""
+        return self.function is not None and inspect.iscoroutinefunction(inspect.unwrap(self.function))
 
 
 def is_step_file(path: Path) -> bool:
@@ -65,6 +66,8 @@ def load(folder: Path, file: str) -> Handler:
         raise errors.StepInvalid(f"{file}: expected a dict named `config`, found {_found(module, 'config')}")
     if function is not None and not callable(function):
         raise errors.StepInvalid(f"{file}: expected a function named `handler`, found {_found(module, 'handler')}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise errors.StepInvalid(f"{file}: expected a handler that does its work when called, found one with `yield`")
     triggers = config.get("triggers")
     if triggers and function is None:
         raise errors.StepInvalid(f"{file}: expected a function named `handler` for its triggers, found none")
@@ -130,7 +133,7 @@ def _signature(file: str, function: Callable[..., Any]) -> tuple[Any, bool, int]
         return Any, False, 0
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
+    except Exception as error:
         raise errors.StepInvalid(f"{file}: the handler's annotations: {error}") from error
     annotation = hints.get(parameters[0].name, Any)
     if annotation is authoring.Request or typing.get_origin(annotation) is authoring.Request:
@@ -153,9 +156,16 @@ def is_model(value: Any) -> bool:
     )
 
 
-def json_schema(annotation: Any) -> dict[str, Any]:
-    """The JSON Schema of a type."""
-    return pydantic.TypeAdapter(annotation).json_schema()
+def json_schema(annotation: Any, *, where: str) -> dict[str, Any]:
+    """The JSON Schema of a type. Raises `StepInvalid` that names `where` for a type that has none."""
+    try:
+        return pydantic.TypeAdapter(annotation).json_schema()
+    except (pydantic.PydanticUserError, pydantic.PydanticUndefinedAnnotation) as error:
+        found = getattr(annotation, "__name__", None) or str(annotation)
+        raise errors.StepInvalid(
+            f"{where}: expected a type that has a JSON Schema, found {found}; "
+            "use a pydantic model, a dataclass or a TypedDict"
+        ) from error
 
 
 def spec_of(handler: Handler, code: Mapping[str, Any]) -> StepSpec:
@@ -164,7 +174,7 @@ def spec_of(handler: Handler, code: Mapping[str, Any]) -> StepSpec:
     if isinstance(config.get("triggers"), list | tuple):
         config["triggers"] = [_plain_trigger(handler, trigger) for trigger in config["triggers"]]
     if isinstance(config.get("emits"), list | tuple):
-        config["emits"] = [_plain_schemas(emit, ("schema",)) for emit in config["emits"]]
+        config["emits"] = [_plain_schemas(handler, emit, ("schema",)) for emit in config["emits"]]
     if handler.function is not None:
         config["code"] = code
     if handler.written_name != handler.name:
@@ -178,16 +188,21 @@ def _plain_trigger(handler: Handler, trigger: Any) -> Any:
         return trigger
     plain = {}
     for kind, member in trigger.items():
-        member = _plain_schemas(member, ("input", "body", "query"))
+        member = _plain_schemas(handler, member, ("input", "body", "query"))
+        if isinstance(member, dict) and isinstance(responses := member.get("responses"), Mapping):
+            member["responses"] = _plain_schemas(handler, responses, tuple(responses))
         schema = {"event": "input", "api": "body"}.get(kind)
         wants = kind == "event" or (kind == "api" and handler.takes_request)
         if schema and wants and isinstance(member, dict) and is_typed(handler.input_type):
-            member.setdefault(schema, json_schema(handler.input_type))
+            member.setdefault(schema, json_schema(handler.input_type, where=f"{handler.file}: the handler's input"))
         plain[kind] = member
     return plain
 
 
-def _plain_schemas(value: Any, keys: tuple[str, ...]) -> Any:
+def _plain_schemas(handler: Handler, value: Any, keys: tuple[str, ...]) -> Any:
     if not isinstance(value, Mapping):
         return value
-    return {key: json_schema(item) if key in keys and is_model(item) else item for key, item in value.items()}
+    return {
+        key: json_schema(item, where=f"{handler.file}: {key}") if key in keys and is_model(item) else item
+        for key, item in value.items()
+    }

@@ -35,6 +35,11 @@ MAX_ERRORS_BYTES = 8 * 1024
 
 _RESERVED = ("nats-", "bema-", "ce-")
 _OWN = frozenset({CONTENT_TYPE, TRACE_PARENT, "tracestate"})
+_COMMON = frozenset({SPEC_VERSION, ID, TYPE, SOURCE, TIME, KEY, CONTENT_TYPE, TRACE_PARENT, "Nats-Batch-Id"}) | {
+    "Nats-Batch-Sequence",
+    "Nats-Batch-Commit",
+}
+_NONE: Mapping[str, str] = MappingProxyType({})
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@-]*")
@@ -79,10 +84,6 @@ def check_headers(headers: Mapping[str, str]) -> None:
             )
 
 
-def _quoted(value: str) -> str:
-    return value if _PLAIN.fullmatch(value) else quote(value, safe=_SAFE)
-
-
 def encode(event: Event) -> dict[str, str]:
     """The NATS headers of an event. Raises `NameInvalid` for an id, a topic or a key that UTF-8 cannot carry."""
     headers = dict(event.headers)
@@ -100,6 +101,8 @@ def encode(event: Event) -> dict[str, str]:
 
 
 def _quoted(text: str, *, what: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
     try:
         return quote(text, safe=_SAFE)
     except UnicodeEncodeError as error:
@@ -112,8 +115,10 @@ def attribute(headers: Mapping[str, str], name: str) -> str | None:
     return unquote(value) if value is not None and "%" in value else value
 
 
-def user_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def user_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     """What the producer itself put into the headers."""
+    if headers.keys() <= _COMMON:
+        return _NONE
     return {
         name: value
         for name, value in headers.items()
