@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,15 @@ import orjson
 
 from bema.contract import envelopes, errors, names, operations
 from bema.contract.bindings import Limits
-from bema.contract.effects import DeleteState, Effect, EmitEvent, SetState, StateEffect, UpdateState
+from bema.contract.effects import (
+    MAX_HEADER_BYTES,
+    DeleteState,
+    Effect,
+    EmitEvent,
+    SetState,
+    StateEffect,
+    UpdateState,
+)
 from bema_runtime import payloads
 
 Key = tuple[str, str]
@@ -29,12 +38,16 @@ class Buffer:
         self._read: dict[Key, bytes | None] = {}
         self._writes: dict[Key, StateEffect] = {}
         self._emits: list[EmitEvent] = []
+        self._sizes: dict[Key, int] = {}
         self._bytes = 0
+        # A plain handler may use its context from threads of its own
+        self._lock = threading.RLock()
         self.closed: str | None = None
         """Why no more effects are taken."""
 
     def effects(self) -> Sequence[Effect]:
-        return [*self._writes.values(), *self._emits]
+        with self._lock:
+            return [*self._writes.values(), *self._emits]
 
     def check_open(self) -> None:
         if self.closed is not None:
@@ -77,20 +90,24 @@ class Buffer:
     def update(self, key: Key, changes: Sequence[operations.Operation]) -> None:
         """Blind where the run has not read the key; else applied here, to what it read."""
         names.state("", *key)
-        for change in changes:
-            payloads.dumps(change.value, what=f"state {key[0]}/{key[1]}", limit=self._limits.payload_bytes)
-        known = self.known(key)
-        if not self.is_unknown(known):
-            self.set(key, operations.apply(orjson.loads(known) if known is not None else None, changes))
-            return
-        before = self._writes.get(key)
-        earlier = before.operations if isinstance(before, UpdateState) else ()
-        self._write(UpdateState(*key, (*earlier, *changes)), 0)
+        what = f"state {key[0]}/{key[1]}"
+        size = sum(len(payloads.dumps(change.value, what=what, limit=self._limits.payload_bytes)) for change in changes)
+        with self._lock:
+            known = self.known(key)
+            if not self.is_unknown(known):
+                self.set(key, operations.apply(orjson.loads(known) if known is not None else None, changes))
+                return
+            before = self._writes.get(key)
+            earlier = before.operations if isinstance(before, UpdateState) else ()
+            self._write(UpdateState(*key, (*earlier, *changes)), self._sizes.get(key, 0) + size)
 
     def _write(self, effect: StateEffect, size: int) -> None:
-        self.check_open()
-        self._count(size, 0 if (effect.group, effect.key) in self._writes else 1)
-        self._writes[effect.group, effect.key] = effect
+        key = effect.group, effect.key
+        with self._lock:
+            self.check_open()
+            self._count(size - self._sizes.get(key, 0), 0 if key in self._writes else 1)
+            self._sizes[key] = size
+            self._writes[key] = effect
 
     def emit(self, topic: str, data: Any, *, key: str | None, headers: Mapping[str, str] | None) -> str:
         """Buffer an event; its id."""
@@ -101,12 +118,27 @@ class Buffer:
                 f"{self._step} emits {topic!r}, which its config does not declare; declared are {declared}"
             )
         envelopes.check_headers(headers or {})
+        if key is not None or headers:
+            self._check_headers(topic, key, headers or {})
         body = payloads.dumps(data, what=f"event {topic}", limit=self._limits.payload_bytes)
         self._check_schema(topic, body)
-        self._count(len(body), 1)
-        number = len(self._emits) + 1
-        self._emits.append(EmitEvent(topic, body, number, key, dict(headers or {})))
+        with self._lock:
+            self.check_open()
+            self._count(len(body), 1)
+            number = len(self._emits) + 1
+            self._emits.append(EmitEvent(topic, body, number, key, dict(headers or {})))
         return names.emitted_event(self._run, number)
+
+    def _check_headers(self, topic: str, key: str | None, headers: Mapping[str, str]) -> None:
+        if key is not None and not isinstance(key, str):
+            raise errors.NameInvalid(f"event {topic}: key: expected a text, found {key!r}")
+        size = sum(len(name) + len(value) for name, value in headers.items())
+        size += len(envelopes.quoted(key or "", what="key"))
+        if size > MAX_HEADER_BYTES:
+            raise errors.PayloadTooLarge(
+                f"event {topic}: expected at most {MAX_HEADER_BYTES} bytes of headers and key, found {size}; "
+                "put other data into the event"
+            )
 
     def _check_schema(self, topic: str, body: bytes) -> None:
         check = self._topics[topic]
@@ -118,23 +150,26 @@ class Buffer:
             raise errors.PayloadInvalid(f"event {topic}: not what its schema says: {error}") from error
 
     def _count(self, size: int, more: int) -> None:
-        self._bytes += size
+        total = self._bytes + size
         count = len(self._writes) + len(self._emits) + more
         if count > self._limits.effects:
             raise errors.TooManyEffects(
                 f"{self._step}: expected at most {self._limits.effects} effects in one run, found one more; "
                 "split the work over several events"
             )
-        if self._bytes > self._limits.commit_bytes:
+        if total > self._limits.commit_bytes:
             raise errors.TooManyEffects(
                 f"{self._step}: expected at most {self._limits.commit_bytes} bytes of effects in one run, "
-                f"found {self._bytes}; split the work over several events"
+                f"found {total}; split the work over several events"
             )
+        self._bytes = total
 
     def overlay(self, group: str, stored: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
         """A group's entries with the run's own writes laid over."""
         values: dict[str, Any] = {key: orjson.loads(value) for key, value in stored}
-        for (other, key), effect in self._writes.items():
+        with self._lock:
+            writes = list(self._writes.items())
+        for (other, key), effect in writes:
             if other != group:
                 continue
             match effect:

@@ -25,6 +25,11 @@ TTL = "Nats-TTL"
 _MARKER_TTL = {Kind.API: "10m", Kind.CRON: "168h"}
 """How long a marker is kept; one of an event is kept until every subscriber's floor has passed it."""
 
+MAX_HISTORY_BYTES = 64 * 1024
+"""More than the headers of a retry or a dead letter ever have."""
+
+_MAX_EVENT_HEADERS = 32 * 1024
+
 TOMBSTONE_TTL = "60s"
 """How long a deletion stays as a message: it only has to replace the value."""
 
@@ -152,17 +157,25 @@ def retry(run: Run, event: envelopes.Event, *, at: float, attempt: int) -> Outgo
     return Outgoing(names.retry_timer(binding.root, binding.step, run.id), event.data, headers)
 
 
-def dead_letter(run: Run, event: envelopes.Event, *, reason: str) -> Outgoing:
-    """The dead letter of a run: the event as it came, why, and what every attempt failed with."""
+def dead_letter(run: Run, event: envelopes.Event, *, reason: str, largest: int) -> Outgoing:
+    """The dead letter of a run: the event as it came, why, and what every attempt failed with. Data of more than
+    `largest` bytes is left out; a header then says where in the stream it is."""
     binding = run.binding
     headers = _history(run, event, run.attempt)
     headers[envelopes.REASON] = reason
     headers[envelopes.KIND] = run.kind
-    return Outgoing(names.dead_letter(binding.root, binding.step, run.id), event.data, headers)
+    data = event.data
+    if len(data) > largest:
+        headers[envelopes.OMITTED] = str(run.delivery.sequence if run.delivery else 0)
+        data = b""
+    return Outgoing(names.dead_letter(binding.root, binding.step, run.id), data, headers)
 
 
 def _history(run: Run, event: envelopes.Event, attempt: int) -> dict[str, str]:
     headers = envelopes.encode(event)
+    if sum(len(name) + len(value.encode()) for name, value in headers.items()) > _MAX_EVENT_HEADERS:
+        # Only a foreign event has so many
+        headers = {name: headers[name][:1000] for name in headers if name not in event.headers}
     headers[envelopes.RUN] = run.id
     headers[envelopes.ATTEMPT] = str(attempt)
     headers[envelopes.ERRORS] = errors_header(run.errors)
@@ -171,21 +184,27 @@ def _history(run: Run, event: envelopes.Event, attempt: int) -> dict[str, str]:
 
 def errors_header(entries: Iterable[Mapping[str, object]]) -> str:
     """What attempts failed with, the last ones as far as they fit, as JSON in ASCII."""
-    kept: list[bytes] = []
+    kept: list[str] = []
     size = 2
     for entry in reversed(list(entries)):
-        text = _ascii(entry)
+        text = _ascii(entry, 2000)
+        if not kept and len(text) + 2 > envelopes.MAX_ERRORS_BYTES:
+            text = _ascii({key: value for key, value in entry.items() if key != "details"}, 400)
         size += len(text) + 1
         if kept and size > envelopes.MAX_ERRORS_BYTES:
             break
-        kept.append(text[: envelopes.MAX_ERRORS_BYTES])
-    return (b"[" + b",".join(reversed(kept)) + b"]").decode()
+        kept.append(text)
+    return "[" + ",".join(reversed(kept)) + "]"
 
 
-def _ascii(entry: Mapping[str, object]) -> bytes:
-    short = {key: value[:2000] if isinstance(value, str) else value for key, value in entry.items()}
+def _ascii(entry: Mapping[str, object], most: int) -> str:
+    """An entry as JSON, of each text at most so many characters: the end of a traceback, the beginning of others."""
+    short = {
+        key: (value[-most:] if key == "traceback" else value[:most]) if isinstance(value, str) else value
+        for key, value in entry.items()
+    }
     text = orjson.dumps(short).decode()
-    return "".join(c if c < "\x7f" else "".join(_escapes(c)) for c in text).encode()
+    return "".join(c if c < "\x7f" else "".join(_escapes(c)) for c in text)
 
 
 def _escapes(character: str) -> Iterable[str]:

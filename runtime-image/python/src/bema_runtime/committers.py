@@ -21,7 +21,7 @@ import orjson
 from bema.contract import errors, names, operations
 from bema.contract.effects import DeleteState, SetState, UpdateState
 from bema.ports.jetstream import JetStream, Outgoing
-from bema_runtime import commits
+from bema_runtime import commits, payloads
 from bema_runtime.commits import Commit
 from bema_runtime.metrics import Metrics
 
@@ -150,7 +150,7 @@ class Committer:
         try:
             batch = await self._prepare(group)
             await self._js.publish_batch(batch)
-        except (errors.BrokerError, errors.PayloadInvalid) as error:
+        except Exception as error:  # noqa: BLE001 - one run's fault must not become that of the others
             log.debug("A batch of %d runs was not stored (%s); sending them one by one", len(group), error)
             for commit in group:
                 self._report([(commit, await self._commit_one(commit))])
@@ -169,19 +169,20 @@ class Committer:
             try:
                 batch = await self._prepare([commit])
                 await self._js.publish_batch(batch)
-            except errors.PayloadInvalid as error:
-                return Unfit(str(error))
             except errors.BrokerError as error:
                 known = await self._ask_leader(commit, error)
                 if known is not None:
                     return known
+            except Exception as error:  # noqa: BLE001 - what cannot be written now can never be
+                # An earlier copy may have been stored, and have changed what this one met
+                return await self._ask_leader(commit, error) or Unfit(_reason(error))
             else:
                 self._observe(1, len(batch))
                 return Committed()
             tries += 1
             await asyncio.sleep(random.uniform(0.005, 0.05) * min(tries, 20))
 
-    async def _ask_leader(self, commit: Commit, error: errors.BrokerError) -> Result | None:
+    async def _ask_leader(self, commit: Commit, error: Exception) -> Result | None:
         """What became of a batch that was refused or not answered; None when it is to be sent again.
 
         The guarded keys are looked at before the marker: should the batch be stored between the two looks, the
@@ -230,4 +231,9 @@ class Committer:
         stored = await self._js.get_last(self._stream, names.state(commit.run.binding.root, update.group, update.key))
         found: Any = orjson.loads(stored.data) if stored and commits.DELETED not in stored.headers else None
         value = operations.apply(found, update.operations)
-        return orjson.dumps(value), stored.sequence if stored else 0
+        what, limit = f"state {update.group}/{update.key}", commit.run.binding.limits.payload_bytes
+        return payloads.dumps(value, what=what, limit=limit), stored.sequence if stored else 0
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, errors.BemaError) else f"{type(error).__name__}: {error}"

@@ -149,8 +149,7 @@ class Engine:
         """Take no more work, let what runs end within `seconds`, give back the rest. With the broker away, what
         cannot be committed is given up at once: its event will be delivered again."""
         self._draining = True
-        for pull in self._pulls.values():
-            await pull.stop()
+        await asyncio.gather(*(pull.stop() for pull in self._pulls.values()))
         deadline = self._loop.time() + seconds
         while not self.idle and self._loop.time() < deadline:
             if not self._connection.is_connected:
@@ -177,7 +176,18 @@ class Engine:
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("A task of the engine failed; its event will be delivered again", exc_info=error)
+            log.error("A task of the engine failed", exc_info=error)
+
+    def _spawn_for(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        """Work on a run in hand. Should it fail, the run is let go: heartbeats would keep its event back for ever."""
+        self._spawn(self._or_let_go(run, work))
+
+    async def _or_let_go(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("A run could not be settled; its event will be delivered again", extra=run.log_fields)
+            self._forget(run, None)
 
     async def _watch(self) -> None:
         """Every second: attempts past their deadline are cancelled; every third: what is in hand is kept in hand."""
@@ -209,7 +219,12 @@ class Engine:
             if self._draining:
                 self._spawn(self._write(publish_command(message.reply, _NAK)))
                 continue
-            run = self._run_of(unit, message, delivery)
+            try:
+                run = self._run_of(unit, message, delivery)
+            except Exception:
+                log.exception("A message on %s cannot be read; it will be delivered again", message.subject)
+                unit.release(1)
+                continue
             held = self._in_hand.get(run.place)
             if held is not None:
                 if held.takes(delivery):
@@ -217,10 +232,10 @@ class Engine:
                 continue
             self._in_hand[run.place] = run
             unit.in_flight += 1
-            if delivery.delivered == 1 and not run.retried:
+            if delivery.delivered == 1 and not run.retried and len(run.data) <= self._largest(run):
                 ready.append(self._invocation(run))
             else:
-                self._spawn(self._resume(run))
+                self._spawn_for(run, self._resume(run))
         if ready:
             self._invoker.invoke(ready)
 
@@ -249,7 +264,7 @@ class Engine:
             kind=Kind.EVENT,
             id=(headers.get(envelopes.RUN) if retried else None) or names.run_of_event(event_id, binding.step),
             attempt=_attempt(headers) if retried else 1,
-            trigger=unit.topics.get(event.topic, 0),
+            trigger=unit.trigger_of(event.topic),
             trace_id=traces.trace_of(event.trace_parent),
             data=message.data,
             event=event,
@@ -266,6 +281,10 @@ class Engine:
             log.info("The run has an end or a later attempt already", extra=run.log_fields)
             await self._let_go(run, _ACK)
             return
+        if len(run.data) > (largest := self._largest(run)):
+            text = f"expected at most {largest} bytes of data, found {len(run.data)}; send a reference instead"
+            await self._give_up(run, "PayloadTooLarge", {"type": "PayloadTooLarge", "message": text})
+            return
         delivery = run.delivery
         limit = run.binding.retry.max_attempts + run.binding.limits.extra_deliveries
         if delivery is not None and delivery.delivered > limit:
@@ -273,6 +292,10 @@ class Engine:
             await self._give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
             return
         self._invoke(run)
+
+    def _largest(self, run: Run) -> int:
+        """Bytes of an event's data that a retry and a dead letter can carry beside their headers."""
+        return min(run.binding.limits.payload_bytes, self._connection.max_payload - commits.MAX_HISTORY_BYTES)
 
     async def _has_moved_on(self, run: Run) -> bool:
         root, step = run.binding.root, run.binding.step
@@ -338,7 +361,7 @@ class Engine:
             elif end.outcome is Outcome.OK:
                 self._committer.submit(Commit(run, RunOutcome.OK, end.effects))
             else:
-                self._spawn(self._failed(run, end))
+                self._spawn_for(run, self._failed(run, end))
         if acks:
             self._spawn(self._write(b"".join(acks)))
 
@@ -360,8 +383,11 @@ class Engine:
                 case Conflicted():
                     self._note_conflict(run, result)
                     self._again(run)
+                case Unfit(reason=reason) if commit.outcome is RunOutcome.OK:
+                    self._spawn_for(run, self._failed(run, _unfit(run, reason)))
                 case Unfit(reason=reason):
-                    self._spawn(self._failed(run, _unfit(run, reason)))
+                    log.error("The dead letter cannot be written: %s", reason, extra=run.log_fields)
+                    self._forget(run, None)
                 case Abandoned():
                     self._forget(run, None)
         if acks:
@@ -376,9 +402,9 @@ class Engine:
 
     def _again(self, run: Run) -> None:
         if run.conflicts <= run.binding.limits.conflicts:
-            self._spawn(self._invoke_in_turn(run))
+            self._spawn_for(run, self._invoke_in_turn(run))
         else:
-            self._spawn(self._go_back(run))
+            self._spawn_for(run, self._go_back(run))
 
     async def _invoke_in_turn(self, run: Run) -> None:
         await self._lanes.enter_all(run.reads, run)
@@ -461,7 +487,9 @@ class Engine:
             data=run.data,
             trace_parent=traces.parent(run.trace_id, run.span_id or traces.new_span()),
         )
-        return Commit(run, RunOutcome.DEAD, extra=[commits.dead_letter(run, event, reason=reason)])
+        return Commit(
+            run, RunOutcome.DEAD, extra=[commits.dead_letter(run, event, reason=reason, largest=self._largest(run))]
+        )
 
     async def _let_go(self, run: Run, word: bytes, *, outcome: str | None = None) -> None:
         reply = self._reply(run, word)
@@ -506,7 +534,7 @@ class Engine:
                 if not isinstance(result, Conflicted):
                     return end, result
                 self._note_conflict(run, result)
-                if run.conflicts > run.binding.limits.conflicts:
+                if run.conflicts > run.binding.limits.conflicts or run.given_up:
                     return end, result
                 await self._lanes.enter_all(run.reads, run)
         finally:
@@ -544,6 +572,8 @@ class Engine:
             return RunOutcome(orjson.loads(stored.data)["outcome"]) if stored else None
 
     def cancel(self, run: Run, reason: str) -> None:
+        """Nobody wants the run's result any more: stop its handler, and do not start it again."""
+        run.given_up = True
         self._invoker.cancel(frames.Cancel(run.invocation, reason))
 
     # Questions of handlers
@@ -565,6 +595,10 @@ class Engine:
                     return Reply(call.id, error=f"unknown method {method!r}")
         except errors.BemaError as error:
             return Reply(call.id, error=f"{type(error).__name__}: {error}")
+        finally:
+            # A read that the handler did not wait for may have got a turn that nobody would ever give back
+            if call.invocation not in self._running:
+                self._lanes.leave(run)
 
 
 def _headers_of(run: Run) -> Mapping[str, str]:
@@ -575,7 +609,7 @@ def _headers_of(run: Run) -> Mapping[str, str]:
 
 def _attempt(headers: Mapping[str, str]) -> int:
     text = headers.get(envelopes.ATTEMPT, "1")
-    return int(text) if text.isascii() and text.isdigit() else 1
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
 
 
 def _errors(headers: Mapping[str, str]) -> list[dict[str, object]]:

@@ -87,6 +87,8 @@ class Run:
     """Revision of each key that the current execution read."""
     conflicts: int = 0
     cancelled: bool = False
+    given_up: bool = False
+    """Whether nobody waits for its result any more."""
     waiter: asyncio.Future[Any] | None = None
     """Set where somebody waits for the end of the execution instead of leaving it to the engine."""
 

@@ -1,0 +1,20 @@
+"""Running `kubectl` against one cluster and no other, whatever the caller's environment says."""
+
+import os
+from pathlib import Path
+
+from tools.cluster import builds, records
+
+_FOREIGN = ("kubeconfig", "http_proxy", "https_proxy", "all_proxy", "kubernetes_master")
+
+
+def command(record: records.Record, *arguments: str) -> list[str | Path]:
+    """The whole command line; kubeconfig and cache are the cluster's own."""
+    own = [f"--kubeconfig={record.layout.kubeconfig}", f"--cache-dir={record.layout.folder}/kubectl-cache"]
+    return [builds.programs() / "kubectl", *own, *arguments]
+
+
+def environment() -> dict[str, str]:
+    """The caller's environment without what leads kubectl elsewhere: kubeconfigs, proxies, preferences."""
+    kept = {key: value for key, value in os.environ.items() if key.lower() not in _FOREIGN}
+    return {**kept, "KUBERC": "off"}
