@@ -18,6 +18,9 @@ MAX_COMMIT_BYTES = 4 * 1024 * 1024
 MAX_PAYLOAD_BYTES = 768 * 1024
 """Bytes of one payload; the server's own limit is 1 MiB with headers."""
 
+MAX_HEADER_BYTES = 16 * 1024
+"""Bytes of an event's own headers and its key, encoded; the server's limit for all headers is 64 KiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class SetState:

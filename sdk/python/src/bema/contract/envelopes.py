@@ -28,6 +28,8 @@ RUN = "Bema-Run"
 ERRORS = "Bema-Errors"
 KIND = "Bema-Kind"
 REASON = "Bema-Reason"
+OMITTED = "Bema-Omitted"
+"""On a dead letter whose data was too large to be kept: the sequence of the event in the stream."""
 DELETED = "Bema-Deleted"
 """On a state message that stands for a key that was removed."""
 
@@ -88,19 +90,20 @@ def encode(event: Event) -> dict[str, str]:
     """The NATS headers of an event. Raises `NameInvalid` for an id, a topic or a key that UTF-8 cannot carry."""
     headers = dict(event.headers)
     headers[SPEC_VERSION] = "1.0"
-    headers[ID] = _quoted(event.id, what="event id")
-    headers[TYPE] = _quoted(event.topic, what="topic")
+    headers[ID] = quoted(event.id, what="event id")
+    headers[TYPE] = quoted(event.topic, what="topic")
     headers[SOURCE] = event.source
     headers[TIME] = event.time
     headers[CONTENT_TYPE] = "application/json"
     if event.key is not None:
-        headers[KEY] = _quoted(event.key, what="key")
+        headers[KEY] = quoted(event.key, what="key")
     if event.trace_parent is not None:
         headers[TRACE_PARENT] = event.trace_parent
     return headers
 
 
-def _quoted(text: str, *, what: str) -> str:
+def quoted(text: str, *, what: str) -> str:
+    """An attribute's value as a header carries it. Raises `NameInvalid` for what UTF-8 cannot carry."""
     if _PLAIN.fullmatch(text):
         return text
     try:

@@ -72,6 +72,8 @@ def encode(text: str, *, what: str = "name") -> str:
     string becomes a lone `=`. Raises `NameInvalid` for what UTF-8 cannot carry and for more than `MAX_TOKEN`
     characters of result; `what` says in the message what the string was.
     """
+    if not isinstance(text, str):
+        raise errors.NameInvalid(f"{what}: expected a text, found {text!r}")
     try:
         raw = text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -12,6 +12,10 @@ from bema.contract import errors
 from bema.contract.models import Model
 
 
+LONGEST = 366 * 86_400.0
+"""Longest delay that a handler may ask for, in seconds: a time beyond all calendars could not be written down."""
+
+
 class Backoff(StrEnum):
     FIXED = "Fixed"
     LINEAR = "Linear"
@@ -77,7 +81,7 @@ def next_action(
         return GiveUp("NonRetryable")
     if attempt >= policy.max_attempts:
         return GiveUp("AttemptsExhausted")
-    seconds = delay(policy, attempt, chance) if retry_after is None else max(0.0, retry_after)
+    seconds = delay(policy, attempt, chance) if retry_after is None else min(max(0.0, retry_after), LONGEST)
     return Retry(seconds=seconds, attempt=attempt + 1)
 
 
