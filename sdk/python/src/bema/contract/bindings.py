@@ -264,7 +264,7 @@ def _consumer(step: Step, owner: Owner, root: str) -> Consumer:
     return Consumer(
         durable=names.durable(step.name),
         filter_subjects=[*(names.event_filter(root, topic) for topic in topics), names.retry_filter(root, step.name)],
-        max_ack_pending=spec.max_in_flight or spec.concurrency * spec.scaling.max_replicas,
+        max_ack_pending=spec.max_in_flight or spec.concurrency * max(spec.scaling.max_replicas, spec.replicas or 0),
         deliver_from=start,
         metadata={names.METADATA_STEP: step.name, names.METADATA_STEP_UID: owner.uid},
     )

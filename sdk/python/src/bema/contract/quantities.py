@@ -21,7 +21,7 @@ def parse(quantity: int | str) -> int:
 
 def _check(quantity: Any) -> Any:
     """Before the union is tried, or each of its members would complain on a line of its own."""
-    if isinstance(quantity, bool) or not isinstance(quantity, int | str):
+    if not isinstance(quantity, int | str):
         raise ValueError(f"expected a number of bytes such as 65536, 512Ki or 1Mi, found {quantity!r}")
     parse(quantity)
     return quantity

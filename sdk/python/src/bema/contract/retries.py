@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from bema.contract import errors
 from bema.contract.models import Model
 
-
 LONGEST = 366 * 86_400.0
 """Longest delay that a handler may ask for, in seconds: a time beyond all calendars could not be written down."""
 
@@ -70,7 +69,7 @@ def delay(policy: RetryPolicy, attempt: int, chance: float) -> float:
         case Backoff.EXPONENTIAL:
             base = policy.initial_seconds * 2.0 ** min(attempt - 1, 60)
     capped = min(base, policy.max_seconds)
-    return float(capped * (1 + policy.jitter * (2 * chance - 1)))
+    return float(min(capped * (1 + policy.jitter * (2 * chance - 1)), policy.max_seconds))
 
 
 def next_action(

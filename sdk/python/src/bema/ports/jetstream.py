@@ -24,6 +24,9 @@ CONSUMER_NOT_FOUND = 10014
 WRONG_LAST_SEQUENCE = (10071, 10164)
 """A message of a batch expected another last sequence on its subject than the leader found."""
 
+MAX_HEADERS = 65_535
+"""Bytes of a message's headers that the server stores."""
+
 BATCH_ID = "Nats-Batch-Id"
 BATCH_SEQUENCE = "Nats-Batch-Sequence"
 BATCH_COMMIT = "Nats-Batch-Commit"
@@ -119,32 +122,45 @@ class JetStream:
         return (messages, page.pending > 0) if messages else None
 
     async def publish(self, message: Outgoing, *, timeout: float = 5.0) -> int:
-        """Store one message; its sequence. Raises `BrokerRefused` or `BrokerUnavailable`."""
+        """Store one message; its sequence. Raises `BrokerRefused`, `BrokerUnavailable` or `PayloadTooLarge`."""
         return await self._send(b"", message, [], timeout)
 
     async def publish_batch(self, messages: Sequence[Outgoing], *, timeout: float = 5.0) -> int:
         """Store all messages or none; the sequence of the last. Raises `BrokerRefused`, after which it *may* have
-        happened all the same (an earlier copy of the batch), or `BrokerUnavailable`, after which nobody knows."""
+        happened all the same (an earlier copy of the batch), or `BrokerUnavailable`, after which nobody knows; or
+        `PayloadTooLarge`, and nothing was sent."""
         if len(messages) == 1:
             return await self.publish(messages[0], timeout=timeout)
         batch = secrets.token_hex(8)
         head = b"".join(
-            publish_command(message.subject, message.data, header_block(_in_batch(message, batch, number)))
+            publish_command(message.subject, message.data, self._block(message, _in_batch(batch, number)))
             for number, message in enumerate(messages[:-1], start=1)
         )
-        extra = [(BATCH_ID, batch), (BATCH_SEQUENCE, str(len(messages))), (BATCH_COMMIT, "1")]
+        extra = [*_in_batch(batch, len(messages)), (BATCH_COMMIT, "1")]
         return await self._send(head, messages[-1], extra, timeout)
 
     async def _send(self, head: bytes, last: Outgoing, extra: list[tuple[str, str]], timeout: float) -> int:
-        headers = [*last.header_pairs(), *extra]
-        block = header_block(headers) if headers else b""
+        block = self._block(last, extra)
         answer = await self.connection.request(last.subject, last.data, headers=block, before=head, timeout=timeout)
         result = _result(answer)
         return int(result["seq"])
 
+    def _block(self, message: Outgoing, extra: Sequence[tuple[str, str]]) -> bytes:
+        """A message's headers as protocol bytes. Raises `PayloadTooLarge` for a message that the server would answer
+        by closing the connection, or refuse however often it is sent."""
+        headers = [*message.header_pairs(), *extra]
+        block = header_block(headers) if headers else b""
+        size, largest = len(block) + len(message.data), self.connection.max_payload
+        if size > largest or len(block) > MAX_HEADERS:
+            raise errors.PayloadTooLarge(
+                f"{message.subject}: expected at most {largest} bytes, {MAX_HEADERS} of them headers, found {size}, "
+                f"{len(block)} of them headers"
+            )
+        return block
 
-def _in_batch(message: Outgoing, batch: str, number: int) -> list[tuple[str, str]]:
-    return [*message.header_pairs(), (BATCH_ID, batch), (BATCH_SEQUENCE, str(number))]
+
+def _in_batch(batch: str, number: int) -> list[tuple[str, str]]:
+    return [(BATCH_ID, batch), (BATCH_SEQUENCE, str(number))]
 
 
 class _Page:

@@ -97,9 +97,11 @@ class Pull:
                 del self._asked[generation]
 
     def _status(self, message: Message) -> None:
-        if message.status == "100":
-            return
         generation = int(message.subject.rpartition(".")[2])
+        if message.status == "100":
+            if generation in self._asked:
+                self.problem = None
+            return
         self._asked.pop(generation, None)
         if message.status not in ("404", "408"):
             self._explain(message)

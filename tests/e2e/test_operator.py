@@ -1,0 +1,393 @@
+"""The operator in a real cluster, from its image, with exactly the rights of `deploy/rbac.yaml`."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from tests.support import installs, waits
+from tools.cluster import errors
+from tools.cluster.clusters import Cluster
+from tools.images import catalogues
+
+from bema.contract import names
+from bema.ports import connections
+from bema.ports.jetstream import JetStream
+
+pytestmark = pytest.mark.e2e
+
+NUMBERS = itertools.count(1)
+RUN = format(int(time.time()) % 36**4, "x")
+CODE = """
+config = {{"triggers": {triggers}}}
+
+async def handler(input, ctx):
+    return {{"version": {version}}}
+"""
+EVENT = {"event": {"topics": ["order.created"]}}
+API = {"api": {"method": "POST", "path": "/orders"}}
+CRON = {"cron": {"schedule": "0 2 * * *", "timeZone": "Europe/Paris"}}
+REPAIR_SECONDS = 2.0
+
+
+def step(name: str, *triggers: dict[str, Any], version: int = 1, **spec: Any) -> dict[str, Any]:
+    text = CODE.format(triggers=list(triggers), version=version)
+    code = {"language": "python", "entrypoint": "a_step.py", "inline": {"a_step.py": text}}
+    body = {"triggers": list(triggers), "code": code} if triggers else {}
+    return {
+        "apiVersion": "bema.dev/v1alpha1",
+        "kind": "Step",
+        "metadata": {"name": name},
+        "spec": {**body, **spec},
+    }
+
+
+class Space:
+    """One namespace, which enforces the restricted Pod Security Standard."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+
+    def kubectl(self, *arguments: str, input: str | None = None) -> str:
+        return self.cluster.kubectl("--namespace", self.name, *arguments, input=input)
+
+    def apply(self, *manifests: dict[str, Any]) -> str:
+        return self.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(manifests))
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        text = self.kubectl("get", kind, name, "--ignore-not-found", "-o", "json")
+        found: dict[str, Any] | None = json.loads(text) if text else None
+        return found
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-o", "json"))["items"]
+        return items
+
+    def children(self, name: str) -> list[str]:
+        selector = f"{names.LABEL_STEP}={name}"
+        kinds = "deployments,services,configmaps,cronjobs"
+        found = json.loads(self.kubectl("get", kinds, "-l", selector, "-o", "json"))["items"]
+        return sorted(item["kind"] for item in found)
+
+    def condition(self, name: str, type_: str = "Ready") -> dict[str, Any]:
+        """A condition of this generation, or nothing."""
+        found = self.get("step", name) or {"metadata": {}}
+        for item in found.get("status", {}).get("conditions", ()):
+            if item["type"] == type_ and item["observedGeneration"] == found["metadata"]["generation"]:
+                return dict(item)
+        return {}
+
+    def wait_ready(self, name: str, seconds: float = 60) -> None:
+        def is_ready() -> bool:
+            return self.condition(name).get("status") == "True"
+
+        waits.until_sync(is_ready, f"step {name} to be Ready, found {self.condition(name)}", timeout=seconds)
+
+    def wait_reason(self, name: str, reason: str, type_: str = "Ready", seconds: float = 60) -> str:
+        def message() -> str:
+            found = self.condition(name, type_)
+            return found["message"] or "-" if found.get("reason") == reason else ""
+
+        return waits.until_sync(message, f"{type_} of step {name} to say {reason}", timeout=seconds)
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Cluster) -> Cluster:
+    cluster.verify()
+    for name in catalogues.IMAGES:
+        cluster.load(catalogues.build(name).archive)
+    references = {name: image.reference for name, image in catalogues.IMAGES.items()}
+    installs.install(cluster, installs.Images(**references))
+    # The images keep their names: make sure that the pods are of these.
+    cluster.kubectl("-n", installs.NAMESPACE, "delete", "pod", "--all", "--wait=true")
+    for workload in ("statefulset/nats", "deployment/bema-operator"):
+        cluster.kubectl("-n", installs.NAMESPACE, "rollout", "status", workload, "--timeout=60s", seconds=70)
+    return cluster
+
+
+@pytest.fixture
+def space(installed: Cluster) -> Iterator[Space]:
+    name = f"op-{RUN}-{next(NUMBERS)}"
+    installed.kubectl("create", "namespace", name)
+    installed.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    yield Space(installed, name)
+    installed.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def restart_operator(cluster: Cluster) -> None:
+    where = ("-n", installs.NAMESPACE)
+    cluster.kubectl(*where, "rollout", "restart", "deployment/bema-operator")
+    cluster.kubectl(*where, "rollout", "status", "deployment/bema-operator", "--timeout=60s", seconds=70)
+
+
+def consumer(space: Space, name: str) -> dict[str, Any] | None:
+    """The Step's consumer as the server has it."""
+
+    async def ask() -> dict[str, Any] | None:
+        connection = await connections.connect([installs.nats_url(space.cluster)], name="test", wait=10)
+        try:
+            found = await JetStream(connection).api(f"CONSUMER.LIST.{names.stream(space.name)}")
+            return next((item for item in found["consumers"] or [] if item["name"] == name), None)
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+def publish(space: Space, topic: str, count: int) -> None:
+    async def send() -> None:
+        connection = await connections.connect([installs.nats_url(space.cluster)], name="test", wait=10)
+        try:
+            for number in range(count):
+                subject = names.event(names.root(space.name), topic)
+                await connection.request(subject, json.dumps(number).encode())
+        finally:
+            await connection.close()
+
+    asyncio.run(send())
+
+
+def test_a_step_becomes_ready_and_answers_at_its_url(space: Space) -> None:
+    space.apply(step("orders", EVENT, API))
+    space.wait_ready("orders")
+    assert space.children("orders") == ["ConfigMap", "Deployment", "Service"]
+    status = (space.get("step", "orders") or {})["status"]
+    assert status["url"] == f"http://orders.{space.name}.svc"
+    assert (status["replicas"], status["readyReplicas"], status["type"]) == (1, 1, "event,api")
+    address = space.kubectl("get", "service", "orders", "-o", "jsonpath={.spec.clusterIP}")
+    request = urllib.request.Request(
+        f"http://{address}/orders", data=b"{}", headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert json.load(answer) == {"version": 1}
+
+
+def test_edited_code_rolls_the_pods(space: Space) -> None:
+    space.apply(step("orders", EVENT))
+    space.wait_ready("orders")
+    before = {pod["metadata"]["name"] for pod in space.all("pods")}
+    space.apply(step("orders", EVENT, version=2))
+    space.wait_ready("orders")
+
+    def replaced() -> bool:
+        return not before & {pod["metadata"]["name"] for pod in space.all("pods")}
+
+    waits.until_sync(replaced, "the old pods to be gone", timeout=60)
+
+
+def test_a_second_apply_and_a_diff_change_nothing(space: Space) -> None:
+    manifest = step("orders", EVENT, API)
+    space.apply(manifest)
+    space.wait_ready("orders")
+    before = space.get("step", "orders") or {}
+    assert space.kubectl("diff", "-f", "-", input=yaml.safe_dump(manifest)) == ""
+    space.apply(manifest)
+    after = space.get("step", "orders") or {}
+    assert after["metadata"]["generation"] == before["metadata"]["generation"]
+    assert after["spec"] == before["spec"]
+    managers = {entry["manager"] for entry in after["metadata"].get("managedFields", ()) if "subresource" not in entry}
+    assert names.FIELD_MANAGER not in managers
+
+
+DRIFTS: dict[str, tuple[str, ...]] = {
+    "another image": ("set", "image", "deployment/orders", "step=other"),
+    "a lost selector label": ("label", "deployment/orders", f"{names.LABEL_STEP}-"),
+    "a changed label": ("label", "--overwrite", "deployment/orders", "app.kubernetes.io/part-of=other"),
+    "more replicas": ("scale", "deployment/orders", "--replicas=3"),
+    "a lost variable": ("set", "env", "deployment/orders", "HOME-"),
+    "a deleted Deployment": ("delete", "deployment/orders"),
+    "a deleted Service": ("delete", "service/orders"),
+}
+
+
+def wanted_parts(space: Space) -> tuple[Any, ...]:
+    deployment, service = space.get("deployment", "orders"), space.get("service", "orders")
+    if deployment is None or service is None:
+        return ()
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    metadata = deployment["metadata"]
+    return deployment["spec"]["replicas"], container["image"], container["env"], metadata["labels"]
+
+
+def test_drift_is_repaired(space: Space) -> None:
+    space.apply(step("orders", EVENT, API, suspend=False))
+    space.wait_ready("orders")
+    wanted = wanted_parts(space)
+    for what, command in DRIFTS.items():
+        space.kubectl(*command)
+        waits.until_sync(lambda: wanted_parts(space) == wanted, f"repair of {what}", timeout=REPAIR_SECONDS)
+
+
+def test_a_deleted_step_keeps_its_place_in_the_stream(space: Space) -> None:
+    manifest = step("orders", EVENT, replicas=0)
+    space.apply(manifest)
+    space.wait_ready("orders")
+    publish(space, "order.created", 3)
+
+    def backlog() -> bool:
+        return bool((space.get("step", "orders") or {}).get("status", {}).get("backlog") == 3)
+
+    waits.until_sync(backlog, "a backlog of 3 in the status", timeout=30)
+    before = consumer(space, "orders")
+    space.kubectl("delete", "step", "orders")
+    waits.until_sync(lambda: space.children("orders") == [], "the children to be gone", timeout=10)
+    assert consumer(space, "orders") is not None
+    space.apply(manifest)
+    space.wait_ready("orders")
+    after = consumer(space, "orders")
+    assert before is not None
+    assert after is not None
+    assert (after["created"], after["num_pending"]) == (before["created"], 3)
+    uid = (space.get("step", "orders") or {})["metadata"]["uid"]
+    assert after["config"]["metadata"][names.METADATA_STEP_UID] == uid
+
+
+def test_what_this_version_does_not_do_is_refused_by_name(space: Space) -> None:
+    space.apply(step("new", {"state": {"group": "orders"}}), step("old", EVENT, replicas=0))
+    assert "triggers[0].state" in space.wait_reason("new", "NotSupported")
+    assert space.children("new") == []
+    space.wait_ready("old")
+    before = space.get("deployment", "old") or {}
+    space.apply(step("old", EVENT, replicas=0, isolation="Process"))
+    assert "isolation: Process" in space.wait_reason("old", "NotSupported")
+    after = space.get("deployment", "old") or {}
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"] == before["spec"]
+
+
+def test_a_cron_step_is_a_cron_job_that_can_be_started_by_hand(space: Space) -> None:
+    space.apply(step("nightly", CRON))
+    space.wait_reason("nightly", "Scheduled")
+    assert space.children("nightly") == ["ConfigMap", "CronJob"]
+    space.kubectl("create", "job", "--from=cronjob/nightly", "by-hand")
+    space.kubectl("wait", "--for=condition=Complete", "job/by-hand", "--timeout=50s")
+
+
+def test_children_that_are_not_wanted_any_more_are_deleted(space: Space) -> None:
+    space.apply(step("orders", EVENT, API, replicas=0))
+    space.wait_ready("orders")
+    space.apply(step("orders", EVENT, replicas=0))
+    space.wait_ready("orders")
+    waits.until_sync(lambda: space.get("service", "orders") is None, "the Service to be gone", timeout=10)
+    space.apply(step("orders", CRON))
+    space.wait_reason("orders", "Scheduled")
+    waits.until_sync(lambda: space.get("deployment", "orders") is None, "the Deployment to be gone", timeout=10)
+    for version in range(2, 6):
+        space.apply(step("orders", CRON, version=version))
+        space.wait_reason("orders", "Scheduled")
+    waits.until_sync(
+        lambda: space.children("orders") == ["ConfigMap"] * 3 + ["CronJob"], "three ConfigMaps to be left", timeout=10
+    )
+
+
+def test_a_restart_of_the_operator_writes_nothing(space: Space) -> None:
+    count = 20
+    space.apply(*(step(f"s{number}", EVENT, API, replicas=0) for number in range(count)))
+    for number in range(count):
+        space.wait_ready(f"s{number}")
+
+    def versions() -> dict[str, str]:
+        found = json.loads(space.kubectl("get", "steps,deployments,services,configmaps", "-o", "json"))["items"]
+        return {item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in found}
+
+    def has_backlogs() -> bool:
+        return all("backlog" in found["status"] for found in space.all("steps"))
+
+    waits.until_sync(has_backlogs, "every backlog to be known", timeout=30)
+    before = versions()
+    restart_operator(space.cluster)
+    space.apply(step("last", EVENT, replicas=0))
+    space.wait_ready("last")
+    after = versions()
+    assert {uid: after[uid] for uid in before} == before
+
+
+def test_a_name_that_is_taken_is_left_alone(space: Space) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "orders"},
+        "spec": {"selector": {"app": "mine"}, "ports": [{"port": 80, "targetPort": 9000}]},
+    }
+    space.apply(service)
+    before = space.get("service", "orders")
+    space.apply(step("orders", API))
+    message = space.wait_reason("orders", "NameTaken")
+    assert message.startswith(f"Service {space.name}/orders exists and was not made for this Step")
+    assert space.get("service", "orders") == before
+
+
+def test_the_kubelets_and_the_api_servers_own_words_are_in_the_status(space: Space) -> None:
+    code = {"language": "python", "entrypoint": "a.py", "image": "localhost/there-is-no-such-image:1"}
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "small"},
+        "spec": {"hard": {"pods": "1"}},
+    }
+    space.apply(quota, step("pull", EVENT, code=code))
+    assert "there-is-no-such-image" in space.wait_reason("pull", "ImagePullFailed", "WorkloadReady")
+    space.apply(step("quota", EVENT))
+    assert "exceeded quota: small" in space.wait_reason("quota", "QuotaExceeded", "WorkloadReady")
+
+
+def test_the_consumer_of_a_step_that_is_gone_is_removed_after_its_grace(space: Space) -> None:
+    where = ("-n", installs.NAMESPACE)
+    change = (*where, "set", "env", "deployment/bema-operator")
+    space.cluster.kubectl(*change, "BEMA_ORPHAN_GRACE_SECONDS=3")
+    space.cluster.kubectl(*where, "rollout", "status", "deployment/bema-operator", "--timeout=60s", seconds=70)
+    try:
+        space.apply(step("gone", EVENT, replicas=0), step("stays", EVENT, replicas=0))
+        space.wait_ready("gone")
+        space.wait_ready("stays")
+        space.kubectl("delete", "step", "gone")
+        waits.until_sync(lambda: consumer(space, "gone") is None, "the orphan to be removed", timeout=30)
+        assert consumer(space, "stays") is not None
+    finally:
+        space.cluster.kubectl(*change, "BEMA_ORPHAN_GRACE_SECONDS-")
+        restart_operator(space.cluster)
+
+
+def test_without_a_broker_what_runs_is_kept_and_what_is_new_waits(space: Space) -> None:
+    where = ("-n", installs.NAMESPACE)
+    space.apply(step("old", EVENT, replicas=0))
+    space.wait_ready("old")
+    space.cluster.kubectl(*where, "scale", "statefulset/nats", "--replicas=0")
+    try:
+        space.cluster.kubectl(*where, "wait", "--for=delete", "pod/nats-0", "--timeout=60s", seconds=70)
+        restart_operator(space.cluster)
+        space.apply(step("new", EVENT, replicas=0))
+        assert "does not answer" in space.wait_reason("new", "BrokerUnavailable")
+        space.wait_reason("old", "BrokerUnavailable", "SubscriptionReady")
+        assert space.get("deployment", "new") is None
+        assert space.get("deployment", "old") is not None
+    finally:
+        space.cluster.kubectl(*where, "scale", "statefulset/nats", "--replicas=1")
+        space.cluster.kubectl(*where, "rollout", "status", "statefulset/nats", "--timeout=60s", seconds=70)
+    for name in ("old", "new"):
+        space.wait_ready(name)
+
+
+def test_the_operator_may_do_what_it_needs_and_nothing_else(installed: Cluster) -> None:
+    account = f"system:serviceaccount:{installs.NAMESPACE}:bema-operator"
+
+    def may(verb: str, what: str) -> bool:
+        try:
+            return installed.kubectl("auth", "can-i", verb, what, "--as", account, "-n", "default").strip() == "yes"
+        except errors.CommandFailed:
+            return False
+
+    for verb, what in (("get", "secrets"), ("update", "steps.bema.dev"), ("create", "pods"), ("list", "namespaces")):
+        assert not may(verb, what), f"{verb} {what}"
+    for verb, what in (("list", "steps.bema.dev"), ("patch", "deployments.apps"), ("list", "pods")):
+        assert may(verb, what), f"{verb} {what}"
+    log = installed.kubectl("-n", installs.NAMESPACE, "logs", "deployment/bema-operator")
+    assert "forbidden" not in log

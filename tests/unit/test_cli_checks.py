@@ -1,0 +1,311 @@
+"""What `bema check` says, word for word. One folder of bad files, loaded once by a real discovery process."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from bema.discoveries import Discovery, Found
+from bema_cli import checks, discovery, images
+from bema_cli.__main__ import app
+from bema_cli.checks import Findings
+
+EVENT = '"triggers": [{"event": {"topics": ["a"]}}]'
+HANDLER = "\ndef handler(data, ctx): ...\n"
+
+
+def config(text: str) -> str:
+    return f"config = {{{text}}}{HANDLER}"
+
+
+IMAGE = (
+    "build an image: a Dockerfile with `FROM bema-runtime`, `RUN pip install …` and `COPY . /app`, "
+    "then `bema render --image IMAGE`"
+)
+
+BAD: dict[str, tuple[str, list[str]]] = {
+    "syntax_step.py": ("config = {\n", ["steps/syntax_step.py:1: syntax error: '{' was never closed"]),
+    "raises_step.py": ("\n\n1 / 0\n", ["steps/raises_step.py:3: ZeroDivisionError: division by zero"]),
+    "exits_step.py": ("import sys\nsys.exit(3)\n", ["steps/exits_step.py:2: SystemExit: 3"]),
+    "broken_lib_step.py": (
+        "import broken_lib\n",
+        ["broken_lib.py:2: KeyError: 'x' (loading steps/broken_lib_step.py)"],
+    ),
+    "wrong_lib_step.py": ("import wrong_lib\n", ["wrong_lib.py:1: syntax error: invalid syntax"]),
+    "missing_step.py": (
+        "import no_such_package.api\n",
+        [
+            "steps/missing_step.py:1: ModuleNotFoundError: No module named 'no_such_package'; install it here; "
+            f"the runtime image does not have it either, so {IMAGE}"
+        ],
+    ),
+    "no_config_step.py": (HANDLER, ["steps/no_config_step.py: expected a dict named `config`, found none"]),
+    "no_handler_step.py": (
+        f"config = {{{EVENT}}}",
+        ["steps/no_handler_step.py: expected a function named `handler` for its triggers, found none"],
+    ),
+    "no_triggers_step.py": (
+        config(""),
+        ["steps/no_triggers_step.py: expected triggers for its handler, found none in `config`"],
+    ),
+    "unknown_step.py": (
+        config(f'{EVENT}, "emitz": []'),
+        ["steps/unknown_step.py: unknown key 'emitz'; did you mean 'emits'?"],
+    ),
+    "deep_unknown_step.py": (
+        config('"triggers": [{"event": {"topic": ["a"], "topics": ["a"]}}]'),
+        ["steps/deep_unknown_step.py: unknown key 'triggers[0].event.topic'; did you mean 'topics'?"],
+    ),
+    "cron_step.py": (
+        config('"triggers": [{"cron": {"schedule": "61 * * * *"}}]'),
+        ["steps/cron_step.py: triggers[0].cron.schedule: minute: expected 0 to 59, found '61'"],
+    ),
+    "later_step.py": (
+        config('"triggers": [{"event": {"topics": ["a"], "ordering": {}}}], "isolation": "Process"'),
+        [
+            "steps/later_step.py: isolation: Process is not supported by this version; use Thread",
+            "steps/later_step.py: triggers[0].event.ordering is not supported by this version",
+        ],
+    ),
+    "schema_step.py": (
+        config('"triggers": [{"event": {"topics": ["a"], "input": {"type": "objct"}}}]'),
+        [
+            "steps/schema_step.py: triggers[0].event.input: expected a JSON Schema (draft 2020-12), found one that is "
+            "invalid: at /type: \"objct\" is not valid under any of the schemas listed in the 'anyOf' keyword"
+        ],
+    ),
+    "emit_schema_step.py": (
+        config(f'{EVENT}, "emits": [{{"topic": "b", "schema": {{"required": 3}}}}]'),
+        [
+            "steps/emit_schema_step.py: emits[0].schema: expected a JSON Schema (draft 2020-12), found one that is "
+            'invalid: at /required: 3 is not of type "array"'
+        ],
+    ),
+    "unnameable_step.py": (
+        f"class Odd: ...\nconfig = {{{EVENT}}}\ndef handler(data: Odd, ctx): ...\n",
+        [
+            "steps/unnameable_step.py: the handler's input: expected a type that has a JSON Schema, found Odd; "
+            "use a pydantic model, a dataclass or a TypedDict"
+        ],
+    ),
+    "route_one_step.py": (
+        config('"triggers": [{"api": {"path": "/orders/{id}"}}]'),
+        [
+            "steps/route_one_step.py: GET /orders/{id}: expected one Step to answer it, found "
+            "'route-one' (steps/route_one_step.py) and 'route-two' (steps/route_two_step.py)"
+        ],
+    ),
+    "route_two_step.py": (
+        config('"triggers": [{"api": {"path": "/orders/:other"}}]'),
+        [
+            "steps/route_two_step.py: GET /orders/{other}: expected one Step to answer it, found "
+            "'route-one' (steps/route_one_step.py) and 'route-two' (steps/route_two_step.py)"
+        ],
+    ),
+    "twice_step.py": (
+        config(EVENT),
+        [
+            "steps/twice_step.py: expected one Step named 'twice', found steps/twice.step.yaml and "
+            "steps/twice_step.py; rename one"
+        ],
+    ),
+    "twice.step.yaml": (
+        "apiVersion: bema.dev/v1alpha1\nkind: Step\nmetadata: {name: twice}\nspec: {}\n",
+        [
+            "steps/twice.step.yaml: expected one Step named 'twice', found steps/twice.step.yaml and "
+            "steps/twice_step.py; rename one"
+        ],
+    ),
+    "kind.step.yaml": (
+        "apiVersion: bema.dev/v1alpha1\nkind: Stop\n",
+        ["steps/kind.step.yaml: kind: expected 'Step', found 'Stop'"],
+    ),
+    "yaml.step.yaml": (
+        "apiVersion: bema.dev/v1alpha1\nkind: [\n",
+        ["steps/yaml.step.yaml:3: invalid YAML: expected the node content, but found '<stream end>'"],
+    ),
+    "typo.step.yaml": (
+        "apiVersion: bema.dev/v1alpha1\nkind: Step\nmetadata: {name: typo}\nspec: {virtualEmit: [a]}\n",
+        ["steps/typo.step.yaml: unknown key 'virtualEmit'; did you mean 'virtualEmits'?"],
+    ),
+    "name.step.yaml": (
+        "apiVersion: bema.dev/v1alpha1\nkind: Step\nmetadata: {name: Not_A_Label}\nspec: {}\n",
+        [
+            "steps/name.step.yaml: metadata.name: Value error, expected a DNS label of at most 47 characters such as "
+            "charge-payment, found 'Not_A_Label'"
+        ],
+    ),
+    "imports_step.py": (
+        "def later():\n    import no_such_package\n" + config(EVENT),
+        [
+            f"steps/imports_step.py:2: imports 'no_such_package', which the runtime image does not have; {IMAGE}",
+        ],
+    ),
+    "large_step.py": (
+        config(EVENT) + "#" * 98_304,
+        [
+            "steps/large_step.py: expected at most 98,304 bytes of inline code, found 98,386 in "
+            f"steps/large_step.py; {IMAGE}"
+        ],
+    ),
+    "computed_step.py": (
+        "import importlib\nimportlib.import_module('computed_' + 'lib')\n" + config(EVENT),
+        [
+            "steps/computed_step.py: imports computed_lib.py by a computed name, so that inline code would lack it; "
+            f"{IMAGE}"
+        ],
+    ),
+    "typed.step.ts": ("", ["steps/typed.step.ts: a Step in TypeScript is not supported by this version"]),
+    "chat_stream.py": ("", ["steps/chat_stream.py: a Stream is not supported by this version"]),
+    "../app.yaml": ("", ["app.yaml: an App is not supported by this version; remove the file"]),
+    "../broken_lib.py": ("\n{}['x']\n", []),
+    "../wrong_lib.py": ("def def", []),
+    "../computed_lib.py": ("", []),
+    "good_step.py": ('print("to the wrong pipe")\n' + config('"triggers": [{"api": {"path": "/good"}}]'), []),
+}
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    folder = tmp_path_factory.mktemp("bad")
+    for name, (text, _) in BAD.items():
+        path = folder / "steps" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
+    found = checks.examine(asyncio.run(discovery.discover(folder, os.environ)))
+    available = images.modules()
+    return found.with_problems(checks.carried(found.steps, available)).with_hints(available)
+
+
+@pytest.mark.parametrize("file", [name for name, (_, lines) in BAD.items() if lines])
+def test_a_problem_is_named_with_its_file(findings: Findings, file: str) -> None:
+    lines = BAD[file][1]
+    about = {line.split(": ")[0].split(":")[0] for line in lines} | {f"steps/{file}"}
+    said = [
+        str(problem) for problem in findings.problems if problem.file in about or problem.step_file == f"steps/{file}"
+    ]
+    assert said == lines
+
+
+def test_nothing_else_is_named_and_the_good_step_is_left(findings: Findings) -> None:
+    expected = {line for _, lines in BAD.values() for line in lines}
+    assert {str(problem) for problem in findings.problems} == expected
+    assert [found.name for found in findings.steps] == ["good"]
+
+
+def step(name: str, **spec: Any) -> Found:
+    return Found(file=f"steps/{name}_step.py", name=name, spec=spec, entrypoint=f"steps/{name}_step.py")
+
+
+def hears(*topics: str) -> list[dict[str, Any]]:
+    return [{"event": {"topics": list(topics)}}]
+
+
+def test_topics_without_an_end_are_warnings() -> None:
+    found = checks.examine(
+        Discovery(
+            steps=[
+                step("one", triggers=hears("in", "shared"), emits=[{"topic": "out"}, {"topic": "person"}]),
+                step("two", triggers=hears("shared"), emits=[{"topic": "both"}]),
+                step("three", triggers=hears("both")),
+                Found(file="n", name="noop", spec={"virtualEmits": ["in"], "virtualSubscribes": ["person"]}),
+            ]
+        )
+    )
+    assert found.problems == []
+    assert found.warnings == [
+        "topic 'shared' is heard by one and two, and no Step emits it",
+        "topic 'out' is emitted by one, and no Step hears it",
+    ]
+
+
+def test_one_step_with_the_same_route_twice_is_a_problem() -> None:
+    api = {"api": {"path": "/a"}}
+    found = checks.examine(Discovery(steps=[step("one", triggers=[api, api])]))
+    assert {str(problem) for problem in found.problems} == {
+        "steps/one_step.py: GET /a: expected one Step to answer it, found 'one' (steps/one_step.py) and "
+        "'one' (steps/one_step.py)"
+    }
+
+
+def test_the_runtime_image_has_the_runtime_and_what_it_requires() -> None:
+    assert {"bema", "bema_runtime", "pydantic", "nats", "orjson", "uvicorn", "starlette"} <= images.modules()
+    assert not {"typer", "rich", "kopf", "pytest", "watchfiles", "yaml"} & images.modules()
+
+
+def test_a_file_that_ends_the_process_is_named(tmp_path: Path) -> None:
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps/a_step.py").write_text("import os, sys\nprint('last words', file=sys.stderr)\nos._exit(9)\n")
+    found = asyncio.run(discovery.discover(tmp_path, os.environ))
+    assert [str(problem) for problem in found.problems] == [
+        "steps/a_step.py: expected its modules to load, found the process ended by them (exit code 9): last words"
+    ]
+
+
+def test_a_file_that_does_not_end_is_named(tmp_path: Path) -> None:
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps/a_step.py").write_text("import threading\nthreading.Event().wait()\n")
+    found = asyncio.run(discovery.discover(tmp_path, os.environ, seconds=3))
+    assert [str(problem) for problem in found.problems] == [
+        "steps/a_step.py: expected its modules to load within 3 s, found them still running"
+    ]
+
+
+GOOD = {
+    "steps/order_step.py": "from bema import api\n"
+    "config = {'triggers': [api('POST', '/orders')], 'emits': ['order']}\n"
+    "def handler(request, ctx): ...\n",
+    "steps/bill_step.py": 'config = {"triggers": [{"event": {"topics": ["order"]}}], "emits": ["billed"]}\n'
+    "import os\nos.environ['FROM_DOTENV']\ndef handler(order, ctx): ...\n",
+    ".env": "FROM_DOTENV=yes\n",
+}
+
+
+def test_check_tells_people(tmp_path: Path) -> None:
+    for name, text in GOOD.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    result = CliRunner().invoke(app, ["check", str(tmp_path)])
+    assert result.stdout == (
+        "! topic 'billed' is emitted by bill, and no Step hears it\n"
+        "· open to whoever reaches it: POST /orders (order)\n"
+        "✓ 2 good Steps, 0 problems, 1 warning\n"
+    )
+    assert result.exit_code == 0
+
+
+def test_check_tells_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {**GOOD, "steps/bad_step.py": "("}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["check", "--json"])
+    assert json.loads(result.stdout) == {
+        "ok": False,
+        "steps": [
+            {"name": "bill", "file": "steps/bill_step.py", "kinds": ["event"]},
+            {"name": "order", "file": "steps/order_step.py", "kinds": ["api"]},
+        ],
+        "problems": [{"file": "steps/bad_step.py", "line": 1, "message": "syntax error: '(' was never closed"}],
+        "warnings": [],
+        "open": [{"method": "POST", "path": "/orders", "step": "order"}],
+    }
+    assert result.exit_code == 1
+
+
+def test_a_folder_without_steps_is_a_problem(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["check", str(tmp_path)])
+    assert result.stdout == (
+        "✗ .: expected Steps in files such as steps/charge_payment_step.py or src/charge_payment_step.py, found none\n"
+        "✗ 0 good Steps, 1 problem, 0 warnings\n"
+    )
+    assert result.exit_code == 1
+
+
+def test_a_folder_that_is_not_there_is_a_usage_error() -> None:
+    result = CliRunner().invoke(app, ["check", "/nowhere/at/all"])
+    assert result.exit_code == 2

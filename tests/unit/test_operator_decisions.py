@@ -1,0 +1,112 @@
+"""The table of decisions: every row applies to something, and in this order."""
+
+from typing import Any
+
+import pytest
+
+from bema.contract import steps
+from bema.contract.statuses import Reason
+from bema_operator import decisions, ownership
+from bema_operator.decisions import Apply, Leave, LookAtPods, Prune, Report, Subscribe
+from bema_operator.facts import Facts, Key, Problem, Subject, Subscription
+
+SUBJECT = Subject(key=Key("shop", "a"), uid="u", generation=1, created="", deleting=False, status={})
+RUNNING = steps.parse_spec(
+    {"triggers": [{"event": {"topics": ["t"]}}], "code": {"entrypoint": "a.py", "image": "i"}}, where="test"
+)
+NOOP = steps.parse_spec({}, where="test")
+
+
+def manifest(kind: str, name: str, replicas: int = 1) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "spec": {"replicas": replicas}}
+
+
+DEPLOYMENT = ownership.stamp(manifest("Deployment", "a"))
+OURS: dict[str, Any] = {"f:metadata": {"f:annotations": {}}, "f:spec": {}}
+
+
+def live(stamped: dict[str, Any], available: int = 1, **metadata: Any) -> dict[str, Any]:
+    entry = {"manager": "bema-operator", "operation": "Apply", "fieldsV1": OURS}
+    status = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": available, "observedGeneration": 1}
+    return {
+        **stamped,
+        "metadata": {**stamped["metadata"], "generation": 1, "managedFields": [entry], **metadata},
+        "status": status,
+    }
+
+
+CHILD = live(DEPLOYMENT)
+EXTRA = live(ownership.stamp(manifest("Service", "a")))
+SETTLED = Facts(subject=SUBJECT, spec=RUNNING, wanted=[DEPLOYMENT], children=[CHILD], subscription=Subscription())
+AWAY = Subscription(Problem(Reason.BROKER_UNAVAILABLE, ""))
+FOREIGN = Subscription(Problem(Reason.APP_STREAM_OWNED, ""))
+REFUSED = Problem(Reason.APPLY_REFUSED, "no")
+DELETING = Subject(key=Key("shop", "a"), uid="u", generation=1, created="", deleting=True, status={})
+UNREADY = SETTLED.with_(children=[live(DEPLOYMENT, available=0)])
+
+CASES: list[tuple[str, Facts, decisions.Action]] = [
+    ("it is being deleted", SETTLED.with_(subject=DELETING, spec=None), Leave()),
+    ("its spec cannot be read", SETTLED.with_(spec=None, invalid="x"), Report()),
+    ("it asks for what this version does not do", SETTLED.with_(unsupported=["x"], wanted=[]), Report()),
+    ("it is a noop that had a workload", SETTLED.with_(spec=NOOP, wanted=[]), Prune()),
+    ("it is a noop", SETTLED.with_(spec=NOOP, wanted=[], children=[]), Report()),
+    ("its subscription is unknown", SETTLED.with_(subscription=None), Subscribe()),
+    ("its stream belongs to somebody else", SETTLED.with_(subscription=FOREIGN, children=[]), Report()),
+    ("there is neither a broker nor a workload", SETTLED.with_(subscription=AWAY, children=[]), Report()),
+    ("the API server refuses an object", SETTLED.with_(refused=REFUSED, children=[]), Report()),
+    ("a name is taken", SETTLED.with_(taken=["Service shop/a"], children=[]), Report()),
+    ("children differ", SETTLED.with_(children=[]), Apply()),
+    ("there are children too many", SETTLED.with_(children=[CHILD, EXTRA]), Prune()),
+    ("it is not ready and nobody knows why", UNREADY.with_(patience_over=True), LookAtPods()),
+    ("everything is in place", SETTLED, Report()),
+]
+
+
+@pytest.mark.parametrize(("name", "facts", "action"), CASES, ids=[name for name, _, _ in CASES])
+def test_the_row_that_applies_first(name: str, facts: Facts, action: decisions.Action) -> None:
+    row = next(row for row in decisions.TABLE if row.applies(facts))
+    assert (row.name, row.action) == (name, action)
+    assert decisions.decide(facts) == action
+
+
+def test_every_row_is_tried_here() -> None:
+    assert [name for name, _, _ in CASES] == [row.name for row in decisions.TABLE]
+
+
+@pytest.mark.parametrize(("name", "facts", "action"), CASES[:-1], ids=[name for name, _, _ in CASES[:-1]])
+def test_a_row_is_not_for_a_settled_step(name: str, facts: Facts, action: decisions.Action) -> None:
+    row = next(row for row in decisions.TABLE if row.name == name)
+    assert not row.applies(SETTLED)
+
+
+def test_a_workload_goes_on_without_a_broker() -> None:
+    assert decisions.decide(SETTLED.with_(subscription=AWAY)) == Report()
+    other = ownership.stamp(manifest("Deployment", "a", replicas=2))
+    assert decisions.decide(SETTLED.with_(subscription=AWAY, wanted=[other])) == Apply()
+
+
+def test_an_unready_workload_is_given_time_and_looked_at_once() -> None:
+    assert decisions.decide(UNREADY) == Report()
+    assert decisions.decide(UNREADY.with_(patience_over=True, pods=[])) == Report()
+
+
+def test_facts_that_no_row_describes_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "TABLE", decisions.TABLE[:-1])
+    with pytest.raises(decisions.Undecided, match="no decision for shop/a"):
+        decisions.decide(SETTLED)
+
+
+def config_map(name: str, created: str) -> dict[str, Any]:
+    return live(ownership.stamp(manifest("ConfigMap", name)), creationTimestamp=created)
+
+
+def test_the_last_three_config_maps_are_kept_and_the_one_in_use_among_them() -> None:
+    maps = [config_map(f"a-{number}", f"2026-01-0{number}T00:00:00Z") for number in (1, 2, 3, 4, 5)]
+    in_use = ownership.stamp(manifest("ConfigMap", "a-1"))
+    facts = SETTLED.with_(wanted=[in_use, DEPLOYMENT], children=[CHILD, *maps])
+    assert [child["metadata"]["name"] for child in facts.surplus] == ["a-3", "a-2"]
+
+
+def test_a_noop_keeps_none() -> None:
+    facts = SETTLED.with_(spec=NOOP, wanted=[], children=[config_map("a-1", "2026-01-01T00:00:00Z")])
+    assert [child["metadata"]["name"] for child in facts.surplus] == ["a-1"]

@@ -1,0 +1,40 @@
+"""What the operator's process is told."""
+
+import pytest
+
+from bema_operator import settings
+from bema_operator.settings import Settings
+
+
+def test_nothing_told_is_the_defaults() -> None:
+    assert settings.parse([], {}) == Settings()
+
+
+def test_an_option_wins_over_its_variable() -> None:
+    environment = {"BEMA_NATS_URL": "nats://a:1, nats://b:2", "BEMA_WORKERS": "3", "BEMA_RUNTIME_IMAGE": "r:1"}
+    found = settings.parse(["--workers", "4", "--text-logs"], environment)
+    assert found == Settings(nats_urls=("nats://a:1", "nats://b:2"), workers=4, runtime_image="r:1", json_logs=False)
+
+
+def test_the_kubeconfig_comes_from_the_command_line_only() -> None:
+    assert settings.parse([], {"KUBECONFIG": "/etc/other"}).kubeconfig is None
+    assert settings.parse(["--kubeconfig", "/tmp/k"], {}).kubeconfig == "/tmp/k"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["--workers", "0"], "--workers: expected 1 or more, found 0", id="no workers"),
+        pytest.param(["--nats-urls", ","], "expected at least one URL such as nats://nats:4222", id="no broker"),
+        pytest.param(["--workers", "many"], "invalid int value: 'many'", id="no number"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        settings.parse(arguments, {})
+    assert message in capsys.readouterr().err
+
+
+def test_pods_find_the_broker_where_the_operator_does_unless_told_otherwise() -> None:
+    assert Settings(nats_urls=("a",)).as_installation().broker.urls == ["a"]
+    assert Settings(nats_urls=("a",), runtime_nats_urls=("b",)).as_installation().broker.urls == ["b"]
