@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 import pytest
+from tests.support import units
 
 from bema.contract import errors, operations
 from bema.contract.effects import DeleteState, EmitEvent, SetState, UpdateState
 from bema_runtime import payloads
 from bema_runtime.buffers import Buffer
-from tests.support import units
 
 K = ("stock", "apple")
 INCREMENT = operations.increment("n", 2)
@@ -71,7 +71,9 @@ def emits(data: Any) -> Callable[[Buffer], Any]:
         pytest.param([sets({"n": 1}), updates(INCREMENT)], [SetState(*K, b'{"n":3}')], id="a change of an own write"),
         pytest.param([deletes, updates(INCREMENT)], [SetState(*K, b'{"n":2}')], id="a change after a deletion"),
         pytest.param(
-            [updates(INCREMENT), reads(b'{"n":5}')], [SetState(*K, b'{"n":7}')], id="a read makes a blind change guarded"
+            [updates(INCREMENT), reads(b'{"n":5}')],
+            [SetState(*K, b'{"n":7}')],
+            id="a read makes a blind change guarded",
         ),
         pytest.param(
             [emits(1), sets(1), emits(2)],
@@ -101,7 +103,9 @@ def test_reads_see_the_runs_own_writes(calls: list[Callable[[Buffer], Any]], kno
     assert _asked(*calls).known(K) == known
 
 
-@pytest.mark.parametrize("calls", [pytest.param([], id="at first"), pytest.param([updates(APPEND)], id="blindly changed")])
+@pytest.mark.parametrize(
+    "calls", [pytest.param([], id="at first"), pytest.param([updates(APPEND)], id="blindly changed")]
+)
 def test_what_only_the_broker_knows_is_unknown(calls: list[Callable[[Buffer], Any]]) -> None:
     buffer = _asked(*calls)
     assert buffer.is_unknown(buffer.known(K))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,7 @@ def config(text: str) -> str:
     return f"config = {{{text}}}{HANDLER}"
 
 
-IMAGE = (
-    "build an image: a Dockerfile with `FROM bema-runtime`, `RUN pip install …` and `COPY . /app`, "
-    "then `bema render --image IMAGE`"
-)
+IMAGE = "it needs an image of your own"
 
 BAD: dict[str, tuple[str, list[str]]] = {
     "syntax_step.py": ("config = {\n", ["steps/syntax_step.py:1: syntax error: '{' was never closed"]),
@@ -40,7 +38,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "import no_such_package.api\n",
         [
             "steps/missing_step.py:1: ModuleNotFoundError: No module named 'no_such_package'; install it here; "
-            f"the runtime image does not have it either, so {IMAGE}"
+            f"the runtime image does not have it either: {IMAGE}"
         ],
     ),
     "no_config_step.py": (HANDLER, ["steps/no_config_step.py: expected a dict named `config`, found none"]),
@@ -237,6 +235,27 @@ def test_the_runtime_image_has_the_runtime_and_what_it_requires() -> None:
     assert not {"typer", "rich", "kopf", "pytest", "watchfiles", "yaml"} & images.modules()
 
 
+def test_problems_that_an_image_solves_come_with_its_dockerfile(findings: Findings) -> None:
+    alone = [problem for problem in findings.problems if problem.step_file == "steps/imports_step.py"]
+    good = step("good").model_copy(update={"files": {"lib/a.py": "", "steps/good_step.py": "", "plain.py": ""}})
+    version = metadata.version("bema-runtime")
+    assert Findings([good], alone, [], []).advice() == (
+        "An image of your own, by a Dockerfile such as\n"
+        f"    FROM bema-runtime:{version}\n"
+        "    USER root\n"
+        "    RUN python3 -m venv /tmp/pip && /tmp/pip/bin/pip --python /opt/bema/bin/python install no_such_package"
+        " && rm -rf /tmp/pip\n"
+        "    USER 10001:10001\n"
+        "    COPY lib /app/lib\n"
+        "    COPY plain.py /app/plain.py\n"
+        "    COPY steps /app/steps\n"
+        "and then\n"
+        "    docker build -t IMAGE . && docker push IMAGE\n"
+        "    bema check --image IMAGE && bema render . --image IMAGE | kubectl apply -f -"
+    )
+    assert Findings([good], [], [], []).advice() is None
+
+
 def test_a_file_that_ends_the_process_is_named(tmp_path: Path) -> None:
     (tmp_path / "steps").mkdir()
     (tmp_path / "steps/a_step.py").write_text("import os, sys\nprint('last words', file=sys.stderr)\nos._exit(9)\n")
@@ -291,6 +310,7 @@ def test_check_tells_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             {"name": "order", "file": "steps/order_step.py", "kinds": ["api"]},
         ],
         "problems": [{"file": "steps/bad_step.py", "line": 1, "message": "syntax error: '(' was never closed"}],
+        "advice": None,
         "warnings": [],
         "open": [{"method": "POST", "path": "/orders", "step": "order"}],
     }

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support import units
 
 from bema.contract import envelopes, operations
 from bema.contract.effects import DeleteState, Effect, EmitEvent, SetState, UpdateState
@@ -16,7 +17,6 @@ from bema.contract.triggers import Kind
 from bema.ports.jetstream import Outgoing
 from bema_runtime import commits
 from bema_runtime.commits import Commit, RunOutcome
-from tests.support import units
 
 ROOT = units.ROOT
 MARKER = Outgoing(
@@ -76,7 +76,7 @@ UPDATE = UpdateState("stock", "apple", (operations.increment(),))
             batch(EmitEvent("order.paid", b'{"n":1}', 1, "ann", {"X-Tenant": "acme"})),
             [
                 Outgoing(
-                    "bema.shop.evt.live.1.order.paid",
+                    "bema.shop.evt.live.3.order.paid",
                     b'{"n":1}',
                     {
                         "X-Tenant": "acme",
@@ -177,7 +177,13 @@ entries = st.lists(
     ),
     max_size=12,
 )
-WIDE = {"attempt": 9, "type": "☃" * 3000, "message": "😀" * 3000, "traceback": "é" * 9000, "details": [{"a": "b" * 9000}]}
+WIDE = {
+    "attempt": 9,
+    "type": "☃" * 3000,
+    "message": "😀" * 3000,
+    "traceback": "é" * 9000,
+    "details": [{"a": "b" * 9000}],
+}
 
 
 def check_header(given: list[dict[str, Any]]) -> None:

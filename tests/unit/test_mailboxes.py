@@ -52,9 +52,7 @@ async def test_items_of_many_threads_arrive_once_and_in_each_threads_order() -> 
             done.set()
 
     mailbox: Mailbox[tuple[int, int]] = Mailbox(loop, deliver)
-    threads = [
-        threading.Thread(target=lambda n=n: [mailbox.put((n, i)) for i in range(count)]) for n in range(4)
-    ]
+    threads = [threading.Thread(target=lambda n=n: [mailbox.put((n, i)) for i in range(count)]) for n in range(4)]
     for thread in threads:
         thread.start()
     await asyncio.wait_for(done.wait(), 10)

@@ -68,7 +68,10 @@ PROBES: dict[str, Any] = {
 EVENT: dict[str, Any] = {"event": {"topics": ["order.reserved"]}}
 API: dict[str, Any] = {"api": {"method": "POST", "path": "/orders"}}
 CRON = {"cron": {"schedule": "@daily", "timeZone": "Europe/Paris", "overlap": "Replace", "startingDeadlineSeconds": 60}}
-INLINE: dict[str, Any] = {"entrypoint": "steps/charge_step.py", "inline": {"steps/charge_step.py": "x = 1\n", "lib/a.py": ""}}
+INLINE: dict[str, Any] = {
+    "entrypoint": "steps/charge_step.py",
+    "inline": {"steps/charge_step.py": "x = 1\n", "lib/a.py": ""},
+}
 IMAGE: dict[str, Any] = {"entrypoint": "steps/charge_step.py", "image": "shop@sha256:1"}
 
 

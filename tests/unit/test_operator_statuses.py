@@ -37,7 +37,13 @@ def live(wanted: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
     return {**wanted, "metadata": metadata, "status": status}
 
 
-DONE: dict[str, Any] = {"observedGeneration": 5, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2}
+DONE: dict[str, Any] = {
+    "observedGeneration": 5,
+    "replicas": 2,
+    "updatedReplicas": 2,
+    "readyReplicas": 2,
+    "availableReplicas": 2,
+}
 DEPLOYMENT = manifest("Deployment")
 
 
@@ -230,7 +236,8 @@ def waiting(reason: str, message: str | None = None, **more: Any) -> dict[str, A
     return pod(containerStatuses=[{"name": "step", "state": state, **more}])
 
 
-ENDED: dict[str, Any] = {"lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "cannot import x\n"}}}
+LAST = {"exitCode": 1, "reason": "Error", "message": "cannot import x\n"}
+ENDED: dict[str, Any] = {"lastState": {"terminated": LAST}}
 UNSCHEDULED = pod(conditions=[{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/1 nodes"}])
 
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from bema_operator import brokers, caches, kinds, kube, metrics, sweeps
-from bema_operator.settings import Settings
 
 from bema.ports.admin import ConsumerState
+from bema_operator import brokers, caches, kinds, kube, metrics, sweeps
+from bema_operator.settings import Settings
 
 STATE = ConsumerState(pending=2, unacked=1, metadata={"bema.dev/step": "gone"})
 STRANGER = ConsumerState(pending=0, unacked=0, metadata={})

@@ -75,7 +75,7 @@ class Buffer:
         if isinstance(update, UpdateState):
             changed = operations.apply(orjson.loads(value) if value is not None else None, update.operations)
             self.set(key, changed)
-        return self.known(key)  # type: ignore[no-any-return]
+        return self.known(key)
 
     def set(self, key: Key, value: Any) -> None:
         what = f"state {key[0]}/{key[1]}"

@@ -29,6 +29,8 @@ MAX_HISTORY_BYTES = 64 * 1024
 """More than the headers of a retry or a dead letter ever have."""
 
 _MAX_EVENT_HEADERS = 32 * 1024
+_MOST = 2000
+"""Characters of one text in a run's history."""
 
 TOMBSTONE_TTL = "60s"
 """How long a deletion stays as a message: it only has to replace the value."""
@@ -187,14 +189,23 @@ def errors_header(entries: Iterable[Mapping[str, object]]) -> str:
     kept: list[str] = []
     size = 2
     for entry in reversed(list(entries)):
-        text = _ascii(entry, 2000)
+        text = _ascii(entry, _MOST)
         if not kept and len(text) + 2 > envelopes.MAX_ERRORS_BYTES:
-            text = _ascii({key: value for key, value in entry.items() if key != "details"}, 400)
+            text = _shortened(entry)
         size += len(text) + 1
         if kept and size > envelopes.MAX_ERRORS_BYTES:
             break
         kept.append(text)
     return "[" + ",".join(reversed(kept)) + "]"
+
+
+def _shortened(entry: Mapping[str, object]) -> str:
+    """An entry that would fill the header by itself: without details, and with texts as short as they have to be."""
+    plain = {key: entry[key] for key in ("attempt", "type", "message", "at", "traceback") if key in entry}
+    most = _MOST
+    while len(text := _ascii(plain, most)) + 2 > envelopes.MAX_ERRORS_BYTES:
+        most //= 2
+    return text
 
 
 def _ascii(entry: Mapping[str, object], most: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import orjson
 
 from bema import authoring
-from bema.contract import errors, operations
+from bema.contract import errors, names, operations
 from bema.contract.frames import Call, Invoke, Peer
 from bema_runtime.buffers import Buffer
 from bema_runtime.logs import BoundLogger
@@ -40,6 +40,7 @@ class _State:
         return reply.result
 
     async def get(self, group: str, key: str, default: Any = None) -> Any:
+        names.state("", group, key)
         value = self._buffer.known((group, key))
         if self._buffer.is_unknown(value):
             found = await self._ask("state.get", group=group, key=key)

@@ -75,6 +75,9 @@ async def run_to_end(engine: Engine, run: Run) -> RunOutcome:
     while True:
         end, result = await engine.execute(run)
         failure = _failure(end, result)
+        if failure is not None and run.given_up:
+            log.warning("The run was stopped: %s", failure.message, extra=run.log_fields)
+            return RunOutcome.DEAD
         if failure is None:
             run.unit.metrics.runs[Kind.CRON, "ok"] += 1
             log.info("The run ended", extra=run.log_fields)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 HOT_SECONDS = 5.0
 PATIENCE = 1.0
+MANY = 1000
 
 Key = tuple[str, str]
 
@@ -36,9 +37,17 @@ class Lanes:
         until = asyncio.get_running_loop().time() + HOT_SECONDS
         lane = self._lanes.get(key)
         if lane is None:
+            self._cool(until - HOT_SECONDS)
             self._lanes[key] = _Lane(until)
         else:
             lane.hot_until = until
+
+    def _cool(self, now: float) -> None:
+        """Forget lanes that nobody came back to."""
+        if len(self._lanes) > MANY:
+            idle = [key for key, lane in self._lanes.items() if lane.holder is None and lane.hot_until < now]
+            for key in idle:
+                del self._lanes[key]
 
     def is_hot(self, key: Key) -> bool:
         return key in self._lanes

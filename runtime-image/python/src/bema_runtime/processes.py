@@ -22,6 +22,7 @@ from bema_runtime.metrics import Metrics
 log = logging.getLogger(__name__)
 
 EXIT_STUCK = 70
+EXIT_STOPPED = 75
 LINGER = 2.0
 """How long an api Step goes on serving after SIGTERM, in seconds: until no proxy sends to it any more."""
 
@@ -39,6 +40,7 @@ class Process:
         self._connection: connections.Connection | None = None
         self._engine: Engine | None = None
         self._stop = asyncio.Event()
+        self._deadline = 0.0
         self._servers: list[servers.Serving] = []
         self._api: servers.Serving | None = None
 
@@ -47,25 +49,33 @@ class Process:
 
     async def serve(self) -> int:
         """Work until SIGTERM or SIGINT; the exit code."""
-        return await self._until_stopped(self._work())
+        return await self._until_stopped(self._work(), stopped=0, patience=0)
 
     async def once(self) -> int:
-        """Make one cron run, the one that the Job is for; 0 when it ended well, 1 when it failed for good."""
-        return await self._until_stopped(self._run_job())
+        """Make one cron run, the one that the Job is for; 0 when it ended well, 1 when it failed for good, another
+        number when it was stopped before: Kubernetes takes 0 for a tick that was done."""
+        return await self._until_stopped(self._run_job(), stopped=EXIT_STOPPED, patience=self._drain_seconds)
 
-    async def _until_stopped(self, work: Coroutine[Any, Any, int]) -> int:
+    @property
+    def _drain_seconds(self) -> float:
+        return self._bindings[0].drain_seconds
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, int], *, stopped: int, patience: float) -> int:
+        """The code of `work`, or `stopped` when it was told to stop and did not end within `patience` seconds."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         working = asyncio.create_task(work, name="work")
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        self._deadline = loop.time() + self._drain_seconds
         try:
+            await asyncio.wait({working}, timeout=patience)
             if working.done():
                 return working.result()
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
-            return 0
+            return stopped
         finally:
             stopping.cancel()
             await self._close()
@@ -113,14 +123,18 @@ class Process:
     def _listen(self, app: Any, listen: Listen) -> servers.Serving:
         return servers.Serving(app, servers.listening_socket(listen))
 
+    @property
+    def _left(self) -> float:
+        """Seconds of the drain that are left: all parts of a process share them."""
+        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
     async def _close(self) -> None:
-        seconds = self._bindings[0].drain_seconds
         if self._api is not None:
             inherited = any(binding.http is not None and binding.http.fd is not None for binding in self._bindings)
-            await asyncio.sleep(0 if inherited else min(LINGER, seconds))
-            await self._api.stop(seconds)
+            await asyncio.sleep(0 if inherited else min(LINGER, self._left))
+            await self._api.stop(self._left)
         if self._engine is not None:
-            await self._engine.drain(seconds)
+            await self._engine.drain(self._left)
             await self._engine.close()
         if self._connection is not None:
             await self._connection.close()

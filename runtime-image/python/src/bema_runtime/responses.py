@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -17,6 +18,9 @@ _JSON = ("content-type", "application/json")
 _TEXT = ("content-type", "text/plain; charset=utf-8")
 _BYTES = ("content-type", "application/octet-stream")
 _WHOLE = {"status", "body", "headers"}
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"([\x21-\x7e\xa1-\xff]([\t\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa1-\xff])?)?")
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
 
 
 def encode(result: Any) -> HttpResponse:
@@ -46,10 +50,22 @@ def _answer(status: int, body: Any, headers: Mapping[str, str]) -> HttpResponse:
         content, kind = body.encode(), _TEXT
     else:
         content, kind = payloads.dumps(body, what="the answer", limit=MAX_BODY), _JSON
-    pairs = [(str(name).lower(), str(value)) for name, value in headers.items()]
+    if status in (204, 304) and content:
+        content, kind = b"", None  # HTTP has no body there
+    pairs = [_header(str(name).lower(), str(value)) for name, value in headers.items()]
     if kind is not None and all(name != "content-type" for name, _ in pairs):
         pairs.append(kind)
     return HttpResponse(status, tuple(pairs), content)
+
+
+def _header(name: str, value: str) -> tuple[str, str]:
+    if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        raise errors.PayloadInvalid(
+            f"expected a header of printable Latin-1 text on one line, found {name!r}: {value!r}"
+        )
+    if name in _FRAMING:
+        raise errors.PayloadInvalid(f"expected headers other than {', '.join(sorted(_FRAMING))}, found {name!r}")
+    return name, value
 
 
 def query_reader(model: Any, schema: Mapping[str, Any] | None) -> Callable[[Sequence[tuple[str, str]]], Any]:
@@ -89,7 +105,19 @@ def _in_query(error: payloads.InputInvalid) -> payloads.InputInvalid:
 
 def _list_fields(schema: Mapping[str, Any]) -> frozenset[str]:
     properties = schema.get("properties") or {}
-    return frozenset(name for name, field in properties.items() if field.get("type") == "array")
+    return frozenset(name for name, field in properties.items() if _is_list(field))
+
+
+def _is_list(schema: Any) -> bool:
+    """Also for `list[str] | None`."""
+    if not isinstance(schema, Mapping):
+        return False
+    kinds = schema.get("type")
+    return (
+        kinds == "array"
+        or (isinstance(kinds, list) and "array" in kinds)
+        or any(_is_list(one) for one in schema.get("anyOf") or ())
+    )
 
 
 def gather(pairs: Sequence[tuple[str, str]], lists: frozenset[str]) -> dict[str, Any]:

@@ -36,6 +36,12 @@ class Unit:
         metrics.in_flight = lambda: unit.in_flight
         return unit
 
+    def trigger_of(self, topic: str) -> int:
+        """The place of the trigger that hears a topic. A retry may be of a topic that is no longer heard: then the
+        first event trigger's."""
+        found = self.topics.get(topic)
+        return next(iter(self.topics.values()), 0) if found is None else found
+
 
 class Delivery(NamedTuple):
     """How an event came: what JetStream says about a message, read from its reply subject."""

@@ -17,7 +17,7 @@ import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -148,7 +148,13 @@ class ApiApp:
             return problem(503, "Too many requests at once", headers={"Retry-After": "1"})
         self._in_flight[step] = count + 1
         try:
-            body = await _read_body(request, api.max_body_bytes)
+            try:
+                seconds = unit.binding.timeout_seconds[Kind.API]
+                body = await asyncio.wait_for(_read_body(request, api.max_body_bytes), seconds)
+            except TimeoutError:
+                return problem(408, "Timeout", detail=f"the body did not come within {seconds:g} s")
+            except ClientDisconnect:
+                return problem(400, "Disconnected")
             if body is None:
                 limit = api.max_body_bytes
                 return problem(413, "Body too large", detail=f"expected at most {limit} bytes")

@@ -6,6 +6,7 @@ Attribute values are percent-encoded as the CloudEvents bindings say. Header nam
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -86,15 +87,22 @@ def check_headers(headers: Mapping[str, str]) -> None:
             )
 
 
+@functools.lru_cache(maxsize=1024)
+def _constant(topic: str, source: str) -> Mapping[str, str]:
+    """What all events of a topic and a source have in common."""
+    return {
+        SPEC_VERSION: "1.0",
+        TYPE: quoted(topic, what="topic"),
+        SOURCE: source,
+        CONTENT_TYPE: "application/json",
+    }
+
+
 def encode(event: Event) -> dict[str, str]:
     """The NATS headers of an event. Raises `NameInvalid` for an id, a topic or a key that UTF-8 cannot carry."""
-    headers = dict(event.headers)
-    headers[SPEC_VERSION] = "1.0"
+    headers = {**event.headers, **_constant(event.topic, event.source)}
     headers[ID] = quoted(event.id, what="event id")
-    headers[TYPE] = quoted(event.topic, what="topic")
-    headers[SOURCE] = event.source
     headers[TIME] = event.time
-    headers[CONTENT_TYPE] = "application/json"
     if event.key is not None:
         headers[KEY] = quoted(event.key, what="key")
     if event.trace_parent is not None:

@@ -178,6 +178,7 @@ def partition(key: str | None, partitions: int) -> int:
     return 0 if key is None else zlib.crc32(key.encode("utf-8", "surrogatepass")) % partitions
 
 
+@functools.lru_cache(maxsize=8192)
 def event(root: str, topic: str, partition: int = 0) -> str:
     return f"{root}.evt.{RELEASE}.{partition}.{encode_topic(topic)}"
 

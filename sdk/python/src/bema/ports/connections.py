@@ -261,19 +261,12 @@ def _words(error: BaseException) -> str:
 
 
 def publish_command(subject: str, data: bytes, headers: bytes = b"", reply: str = "") -> bytes:
-    """One publish as protocol bytes. `headers` comes from `header_block`."""
+    """One publish as protocol bytes. `headers` is a block that begins with `NATS/1.0` and ends with an empty line."""
     answer = f"{reply} " if reply else ""
     if not headers:
         return b"PUB %b %b%d\r\n%b\r\n" % (subject.encode(), answer.encode(), len(data), data)
     total = len(headers) + len(data)
     return b"HPUB %b %b%d %d\r\n%b%b\r\n" % (subject.encode(), answer.encode(), len(headers), total, headers, data)
-
-
-def header_block(headers: Mapping[str, str] | Sequence[tuple[str, str]]) -> bytes:
-    """Headers as protocol bytes. Names and values must be checked before: see `envelopes.check_headers`."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    lines = "".join(f"{name}: {value}\r\n" for name, value in pairs)
-    return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
 async def connect(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bema.contract import errors
-from bema.ports.connections import Connection, Message, header_block, publish_command
+from bema.ports.connections import Connection, Message, publish_command
 
 NO_MESSAGE = 10037
 """There is no message with that sequence or on that subject."""
@@ -57,12 +57,6 @@ class Outgoing:
     headers: dict[str, str] = field(default_factory=dict)
     expected: int | None = None
     """The sequence that must be the subject's last; 0 for none; None to write whatever is there."""
-
-    def header_pairs(self) -> list[tuple[str, str]]:
-        pairs = list(self.headers.items())
-        if self.expected is not None:
-            pairs.append((EXPECTED_LAST, str(self.expected)))
-        return pairs
 
 
 class JetStream:
@@ -123,7 +117,7 @@ class JetStream:
 
     async def publish(self, message: Outgoing, *, timeout: float = 5.0) -> int:
         """Store one message; its sequence. Raises `BrokerRefused`, `BrokerUnavailable` or `PayloadTooLarge`."""
-        return await self._send(b"", message, [], timeout)
+        return await self._send(b"", message, "", timeout)
 
     async def publish_batch(self, messages: Sequence[Outgoing], *, timeout: float = 5.0) -> int:
         """Store all messages or none; the sequence of the last. Raises `BrokerRefused`, after which it *may* have
@@ -131,36 +125,36 @@ class JetStream:
         `PayloadTooLarge`, and nothing was sent."""
         if len(messages) == 1:
             return await self.publish(messages[0], timeout=timeout)
-        batch = secrets.token_hex(8)
+        batch = f"{BATCH_ID}: {secrets.token_hex(8)}\r\n{BATCH_SEQUENCE}: "
+        largest = self.connection.max_payload
         head = b"".join(
-            publish_command(message.subject, message.data, self._block(message, _in_batch(batch, number)))
-            for number, message in enumerate(messages[:-1], start=1)
+            [
+                publish_command(message.subject, message.data, _block(message, f"{batch}{number}\r\n", largest))
+                for number, message in enumerate(messages[:-1], start=1)
+            ]
         )
-        extra = [*_in_batch(batch, len(messages)), (BATCH_COMMIT, "1")]
-        return await self._send(head, messages[-1], extra, timeout)
+        return await self._send(head, messages[-1], f"{batch}{len(messages)}\r\n{BATCH_COMMIT}: 1\r\n", timeout)
 
-    async def _send(self, head: bytes, last: Outgoing, extra: list[tuple[str, str]], timeout: float) -> int:
-        block = self._block(last, extra)
+    async def _send(self, head: bytes, last: Outgoing, extra: str, timeout: float) -> int:
+        block = _block(last, extra, self.connection.max_payload)
         answer = await self.connection.request(last.subject, last.data, headers=block, before=head, timeout=timeout)
         result = _result(answer)
         return int(result["seq"])
 
-    def _block(self, message: Outgoing, extra: Sequence[tuple[str, str]]) -> bytes:
-        """A message's headers as protocol bytes. Raises `PayloadTooLarge` for a message that the server would answer
-        by closing the connection, or refuse however often it is sent."""
-        headers = [*message.header_pairs(), *extra]
-        block = header_block(headers) if headers else b""
-        size, largest = len(block) + len(message.data), self.connection.max_payload
-        if size > largest or len(block) > MAX_HEADERS:
-            raise errors.PayloadTooLarge(
-                f"{message.subject}: expected at most {largest} bytes, {MAX_HEADERS} of them headers, found {size}, "
-                f"{len(block)} of them headers"
-            )
-        return block
 
-
-def _in_batch(batch: str, number: int) -> list[tuple[str, str]]:
-    return [(BATCH_ID, batch), (BATCH_SEQUENCE, str(number))]
+def _block(message: Outgoing, extra: str, largest: int) -> bytes:
+    """A message's headers as protocol bytes. Raises `PayloadTooLarge` for a message that the server would answer by
+    closing the connection, or refuse however often it is sent."""
+    own = "".join([f"{name}: {value}\r\n" for name, value in message.headers.items()])
+    expected = "" if message.expected is None else f"{EXPECTED_LAST}: {message.expected}\r\n"
+    block = f"NATS/1.0\r\n{own}{expected}{extra}\r\n".encode()
+    size = len(block) + len(message.data)
+    if size > largest or len(block) > MAX_HEADERS:
+        raise errors.PayloadTooLarge(
+            f"{message.subject}: expected at most {largest} bytes, {MAX_HEADERS} of them headers, found {size}, "
+            f"{len(block)} of them headers"
+        )
+    return block
 
 
 class _Page:

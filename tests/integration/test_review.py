@@ -1,0 +1,407 @@
+"""What users and foreign producers do that no example does: the worker goes on, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+from typing import Any
+
+import pytest
+from tests.support import waits
+
+from bema.contract import names
+from bema.ports import admin
+from bema.ports.jetstream import Outgoing
+
+ODD = """
+from bema import RetryAfter
+config = {"triggers": [{"event": {"topics": ["a"]}}], "concurrency": 1, "retry": {"maxAttempts": 1}}
+class Odd(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+def handler(data, ctx):
+    match data:
+        case "str":
+            raise Odd()
+        case "surrogate":
+            raise ValueError("\\ud800")
+        case "stop":
+            next(iter([]))
+        case "exit":
+            raise SystemExit(3)
+        case "long":
+            raise ValueError("ä" * 5000)
+    ctx.state.set("seen", "last", data)
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [
+        pytest.param("str", "Odd", id="an exception that cannot be printed"),
+        pytest.param("surrogate", "ValueError", id="a message that is no Unicode"),
+        pytest.param("stop", "RuntimeError", id="next() of an iterator that is empty"),
+        pytest.param("exit", "SystemExit", id="an exit"),
+        pytest.param("long", "ValueError", id="a long message in another alphabet"),
+    ],
+)
+async def test_whatever_a_handler_raises_becomes_a_dead_letter(start_app, case: str, kind: str) -> None:
+    app = await start_app({"steps/odd_step.py": ODD})
+    await app.emit("a", case)
+    await app.emit("a", "fine")
+    await app.wait_state("seen", "last", "fine")
+    [letter] = await waits.until(app.dead_letters, "the dead letter", explain=app.explain)
+    assert [entry["type"] for entry in json.loads(letter.headers["Bema-Errors"])] == [kind]
+    await app.wait_idle()
+
+
+LATER = """
+from bema import RetryAfter
+config = {"triggers": [{"event": {"topics": ["a"]}}], "concurrency": 1, "retry": {"maxAttempts": 2}}
+async def handler(data, ctx):
+    if data == "later":
+        raise RetryAfter(float("inf"))
+    await ctx.state.set("seen", "last", data)
+"""
+
+
+async def test_a_retry_after_for_ever_holds_no_place(start_app) -> None:
+    app = await start_app({"steps/later_step.py": LATER})
+    await app.emit("a", "later")
+    await app.emit("a", "fine")
+    await app.wait_state("seen", "last", "fine")
+    await waits.until(lambda: app.messages(f"{app.root}.timer.>"), "the schedule", explain=app.explain)
+
+
+REFUSED = """
+from bema import operations
+config = {"triggers": [{"event": {"topics": ["a"]}}], "emits": ["b"], "retry": {"maxAttempts": 1}}
+async def handler(data, ctx):
+    match data:
+        case "number for a key":
+            await ctx.emit("b", {}, key=5)
+        case "key that is no Unicode":
+            await ctx.emit("b", {}, key="\\ud800")
+        case "huge header":
+            await ctx.emit("b", {}, headers={"x": "a" * 70_000})
+        case "huge key":
+            await ctx.emit("b", {}, key="k" * 70_000)
+        case "number for a state key":
+            await ctx.state.set("g", 5, 1)
+        case "overflow":
+            await ctx.state.increment("g", "n", 2**63)
+            await ctx.state.increment("g", "n", 2**63)
+            await ctx.state.increment("g", "n", 2**63)
+        case "no JSON":
+            await ctx.state.increment("g", "foreign")
+        case "large":
+            await ctx.state.update("g", "large", operations.append("x" * 500_000), operations.append("x" * 700_000))
+        case _:
+            await ctx.state.set("fine", data, 1)
+"""
+CASES = {
+    "number for a key": "NameInvalid",
+    "key that is no Unicode": "NameInvalid",
+    "huge header": "PayloadTooLarge",
+    "huge key": "PayloadTooLarge",
+    "number for a state key": "NameInvalid",
+    "overflow": "PayloadInvalid",
+    "no JSON": "PayloadInvalid",
+    "large": "PayloadInvalid",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_an_effect_that_cannot_be_written_fails_its_own_run_alone(start_app, case: str) -> None:
+    app = await start_app({"steps/bad_step.py": REFUSED})
+    await app.js.publish(Outgoing(names.state(app.root, "g", "foreign"), b"not json"))
+    await asyncio.gather(*(app.emit("a", data) for data in ("one", case, "two")))
+    for key in ("one", "two"):
+        await app.wait_state("fine", key, 1)
+    [letter] = await waits.until(app.dead_letters, "the dead letter", explain=app.explain)
+    [entry] = json.loads(letter.headers["Bema-Errors"])
+    assert entry["type"] == CASES[case]
+    await app.wait_idle()
+
+
+GROWING = """
+from bema import operations
+config = {"triggers": [{"event": {"topics": ["a"]}}], "retry": {"maxAttempts": 1}}
+async def handler(data, ctx):
+    if data == "grow":
+        await ctx.state.update("log", "all", operations.append("x" * 400_000))
+    else:
+        await ctx.state.set("fine", data, 1)
+"""
+
+
+async def test_a_value_that_grew_too_large_stops_nobody_else(start_app) -> None:
+    app = await start_app({"steps/grow_step.py": GROWING})
+    for _ in range(3):
+        await app.emit("a", "grow")
+    await app.emit("a", "x")
+    await app.wait_state("fine", "x", 1)
+    await waits.until(app.dead_letters, "the dead letters", explain=app.explain)
+    await app.wait_idle()
+
+
+PICKY = """
+config = {"triggers": [{"event": {"topics": ["a"]}}], "concurrency": 2,
+          "retry": {"maxAttempts": 2, "initialSeconds": 0.05}}
+async def handler(data, ctx):
+    if isinstance(data, str):
+        raise ValueError("no")
+    await ctx.state.set("fine", "n", data)
+"""
+
+
+async def test_a_foreign_event_as_large_as_the_server_takes_stops_nobody(start_app) -> None:
+    app = await start_app({"steps/picky_step.py": PICKY})
+    await app.connection.publish(names.event(app.root, "a"), json.dumps("x" * (1024 * 1024 - 2)).encode())
+    await app.emit("a", 1)
+    await app.wait_state("fine", "n", 1)
+    await waits.until(app.dead_letters, "the dead letter", explain=app.explain)
+    await app.wait_idle()
+
+
+async def test_a_foreign_event_with_as_many_headers_as_the_server_takes_stops_nobody(start_app) -> None:
+    app = await start_app({"steps/picky_step.py": PICKY})
+    headers = {"X-Grüße": "Schöne", "X-Large": "a" * 65_300}
+    await app.js.publish(Outgoing(names.event(app.root, "a"), b'"x"', headers))
+    await app.emit("a", 1)
+    await app.wait_state("fine", "n", 1)
+    await waits.until(app.dead_letters, "the dead letter", explain=app.explain)
+    await app.wait_idle()
+
+
+async def test_a_consumer_made_again_is_bound_without_an_event(start_app) -> None:
+    app = await start_app({"steps/picky_step.py": PICKY})
+    consumer = app.bindings[0].consumer
+    await admin.delete_consumer(app.js, app.stream, consumer.durable)
+    await waits.until(lambda: app.worker.readiness()[0] == 503, "unreadiness", explain=app.explain)
+    await admin.ensure_consumer(app.js, app.stream, consumer)
+    await waits.until(lambda: app.worker.readiness()[0] == 200, "readiness", explain=app.explain)
+    await app.emit("a", 7)
+    await app.wait_state("fine", "n", 7)
+
+
+BLOCKED = """
+import asyncio, time
+config = {"triggers": [{"event": {"topics": ["a"]}}], "timeoutSeconds": 1,
+          "retry": {"maxAttempts": 3, "initialSeconds": 0.05}}
+async def handler(data, ctx):
+    if data == "block" and ctx.attempt == 1:
+        await asyncio.sleep(0.2)
+        time.sleep(4)
+    await ctx.state.set("done", data, ctx.attempt)
+"""
+
+
+async def test_runs_that_time_out_before_they_begin_are_tried_again(start_app) -> None:
+    app = await start_app({"steps/blocked_step.py": BLOCKED})
+    await app.emit("a", "block")
+    await waits.until(lambda: _in_hand(app, 1), "the blocking run")
+    await asyncio.sleep(0.4)
+    await app.emit("a", "behind")
+    await app.wait_state("done", "behind", 2, timeout=9)
+    await app.wait_idle(timeout=15)
+    assert app.worker.process.poll() is None
+
+
+async def _in_hand(app: Any, count: int) -> bool:
+    return all(state.unacked == count for state in (await admin.consumer_states(app.js, app.stream)).values())
+
+
+SLOW_REPORT = """
+import asyncio
+config = {"triggers": [{"cron": {"schedule": "* * * * *"}}]}
+async def handler(data, ctx):
+    ctx.logger.info("begun")
+    await asyncio.sleep(20)
+"""
+
+
+async def test_a_job_that_is_told_to_stop_has_not_succeeded(start_app) -> None:
+    app = await start_app({"steps/report_step.py": SLOW_REPORT}, workers=0, drain_seconds=0.2)
+    worker = app.spawn(once=True)
+    await waits.until(lambda: "begun" in worker.output, "the run", explain=app.explain)
+    worker.stop(signal.SIGTERM)
+    assert await worker.wait_exit() != 0
+
+
+ANSWERS = """
+from bema import Response
+config = {"triggers": [{"api": {"method": "POST", "path": "/{what}"}}], "timeoutSeconds": 1, "concurrency": 1}
+async def handler(request, ctx):
+    await ctx.state.increment("calls", request.path_params["what"])
+    match request.path_params["what"]:
+        case "split":
+            return Response("x", headers={"x-a": "1\\r\\nset-cookie: stolen=1"})
+        case "unicode":
+            return Response("x", headers={"x-a": "☃"})
+        case "length":
+            return Response("hello", headers={"content-length": "2"})
+        case "empty":
+            return 204, {"a": 1}
+        case "nan":
+            return {"a": float("nan")}
+"""
+
+
+@pytest.mark.parametrize("what", ["split", "unicode", "length"])
+async def test_a_header_that_http_cannot_carry_is_an_error_and_commits_nothing(start_app, what: str) -> None:
+    app = await start_app({"steps/answers_step.py": ANSWERS})
+    status, _, headers = app.request("POST", f"/{what}")
+    assert (status, headers["content-type"]) == (500, "application/problem+json")
+    assert "set-cookie" not in headers
+    assert await app.state("calls", what) is None
+
+
+async def test_an_answer_that_has_no_body_is_whole(start_app) -> None:
+    app = await start_app({"steps/answers_step.py": ANSWERS})
+    assert app.request("POST", "/empty")[:2] == (204, "")
+    assert app.request("POST", "/other")[:2] == (204, "")
+    assert "Exception" not in app.worker.output
+
+
+async def test_a_body_that_never_comes_holds_no_place(start_app) -> None:
+    app = await start_app({"steps/answers_step.py": ANSWERS})
+    with socket.create_connection(("127.0.0.1", app.http_port)) as client:
+        client.sendall(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
+        await waits.until(lambda: app.request("POST", "/other")[0] == 503, "the only place taken")
+        await waits.until(lambda: app.request("POST", "/other")[0] == 204, "a free place", timeout=5)
+
+
+CONTENDED = """
+import asyncio
+config = {"triggers": [{"api": {"method": "POST", "path": "/slow"}}], "timeoutSeconds": 1}
+async def handler(request, ctx):
+    n = await ctx.state.get("hot", "n", 0)
+    ctx.logger.info("begun")
+    await asyncio.sleep(0.7)
+    await ctx.state.set("hot", "mine", 1)
+    await ctx.state.set("hot", "n", n + 1)
+"""
+
+
+async def test_a_request_past_its_time_is_not_begun_again_after_a_conflict(start_app) -> None:
+    app = await start_app({"steps/slow_step.py": CONTENDED})
+    stop = asyncio.Event()
+
+    async def disturb() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            await app.js.publish(Outgoing(names.state(app.root, "hot", "n"), b"%d" % number))
+            await asyncio.sleep(0.05)
+
+    disturbing = asyncio.create_task(disturb())
+    status, _, _ = await asyncio.to_thread(app.request, "POST", "/slow")
+    stop.set()
+    await disturbing
+    begun = app.worker.output.count("begun")
+    assert status == 504
+    await asyncio.sleep(1.5)
+    assert app.worker.output.count("begun") == begun
+    assert await app.state("hot", "mine") is None
+
+
+WRAPPED = """
+import functools
+config = {"triggers": [{"event": {"topics": ["a"]}}], "retry": {"maxAttempts": 1}}
+def logged(function):
+    @functools.wraps(function)
+    def wrapper(*arguments):
+        return function(*arguments)
+    return wrapper
+@logged
+async def handler(data, ctx):
+    await ctx.state.set("seen", "last", data)
+"""
+
+
+async def test_a_wrapped_async_handler_is_awaited(start_app) -> None:
+    app = await start_app({"steps/wrapped_step.py": WRAPPED})
+    await app.emit("a", 1)
+    await app.wait_state("seen", "last", 1)
+
+
+LAZY = """
+config = {"triggers": [{"event": {"topics": ["a"]}}], "retry": {"maxAttempts": 1}}
+async def inner(data, ctx):
+    await ctx.state.set("seen", "last", data)
+handler = lambda data, ctx: inner(data, ctx)
+"""
+
+
+async def test_a_handler_that_gives_back_work_undone_has_failed(start_app) -> None:
+    app = await start_app({"steps/lazy_step.py": LAZY})
+    await app.emit("a", 1)
+    [letter] = await waits.until(app.dead_letters, "the dead letter", explain=app.explain)
+    assert "coroutine" in json.loads(letter.headers["Bema-Errors"])[0]["message"]
+
+
+TWO_KINDS = """
+config = {"triggers": [{"api": {"method": "POST", "path": "/x", "body": {"type": "object"}}},
+                       {"event": {"topics": ["a"]}}]}
+async def handler(data, ctx):
+    await ctx.state.set("seen", ctx.trigger.kind, [ctx.trigger.index, data])
+"""
+
+
+async def test_a_retry_of_a_topic_that_is_no_longer_heard_is_an_event(start_app) -> None:
+    app = await start_app({"steps/two_step.py": TWO_KINDS})
+    headers = {"ce-id": "old", "ce-type": "gone", "Bema-Run": "r1", "Bema-Attempt": "2"}
+    await app.js.publish(Outgoing(names.retry(app.root, "two", "r1"), b"5", headers))
+    await app.wait_state("seen", "event", [1, 5])
+
+
+THREADS = """
+import concurrent.futures, sys
+sys.setswitchinterval(1e-6)
+config = {"triggers": [{"event": {"topics": ["a"]}}], "emits": ["b"]}
+def handler(data, ctx):
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: ctx.emit("b", n), range(400)))
+"""
+
+
+async def test_threads_of_a_handler_emit_events_of_their_own(start_app) -> None:
+    app = await start_app({"steps/threads_step.py": THREADS})
+    await app.emit("a", {})
+    await waits.until(lambda: app.events("b"), "the events", explain=app.explain)
+    events = await app.events("b")
+    assert len({event.headers["ce-id"] for event in events}) == 400
+    assert sorted(json.loads(event.data) for event in events) == list(range(400))
+
+
+UNFINISHED = """
+import asyncio
+config = {"triggers": [{"event": {"topics": ["a"]}}], "concurrency": 8}
+left = []
+async def handler(data, ctx):
+    if data == "leave":
+        left.append(asyncio.create_task(ctx.state.get("hot", "n")))
+        await asyncio.sleep(0.05)
+        await ctx.state.set("left", "n", 1)
+        return
+    n = await ctx.state.get("hot", "n", 0)
+    await asyncio.sleep(0.1)
+    await ctx.state.set("hot", "n", n + 1)
+"""
+
+
+async def test_a_read_that_nobody_waits_for_blocks_no_lane(start_app) -> None:
+    app = await start_app({"steps/hot_step.py": UNFINISHED})
+    for _ in range(4):
+        await app.emit("a", "count")
+    for _ in range(4):
+        await app.emit("a", "leave")
+    await app.wait_state("hot", "n", 4)
+    began = asyncio.get_running_loop().time()
+    for _ in range(4):
+        await app.emit("a", "count")
+    await app.wait_state("hot", "n", 8, timeout=20)
+    assert asyncio.get_running_loop().time() - began < 2

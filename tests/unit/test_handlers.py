@@ -1,0 +1,284 @@
+"""Step files: what loading one makes of it, and what it says when there is nothing to be made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from bema import handlers
+from bema.contract import errors
+
+Load = Callable[..., handlers.Handler]
+FILE = "steps/pay_step.py"
+CONFIG = 'config = {"triggers": [{"event": {"topics": ["a"]}}]}\n'
+API = 'config = {"triggers": [{"api": {"method": "POST", "path": "/x"}}]}\n'
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Load a Step file from its text."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def made(text: str, file: str = FILE) -> handlers.Handler:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+        return handlers.load(tmp_path, file)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(
+            "x = (\n", f"{FILE}: syntax error in pay_step.py, line 1: '(' was never closed", id="a syntax error"
+        ),
+        pytest.param("x = 1\n1 / 0\n", f"{FILE}:2: ZeroDivisionError: division by zero", id="an error in the file"),
+        pytest.param(
+            "def f():\n    raise ValueError('x')\n\nf()\n",
+            f"{FILE}:2: ValueError: x",
+            id="an error in a function of it",
+        ),
+        pytest.param(
+            "\nimport nowhere_at_all\n",
+            f"{FILE}:2: ModuleNotFoundError: No module named 'nowhere_at_all'",
+            id="a module that is not there",
+        ),
+        pytest.param("", f"{FILE}: expected a dict named `config`, found none", id="an empty file"),
+        pytest.param(
+            "config = []", f"{FILE}: expected a dict named `config`, found list", id="a config that is no dict"
+        ),
+        pytest.param(
+            CONFIG, f"{FILE}: expected a function named `handler` for its triggers, found none", id="triggers alone"
+        ),
+        pytest.param(
+            CONFIG + "handler = 5",
+            f"{FILE}: expected a function named `handler`, found int",
+            id="a handler that is no function",
+        ),
+        pytest.param(
+            "config = {}\ndef handler(data, ctx): ...",
+            f"{FILE}: expected triggers for its handler, found none in `config`",
+            id="a handler alone",
+        ),
+        pytest.param(
+            CONFIG + "def handler(data, ctx, more): ...",
+            f"{FILE}: expected handler(input, ctx), found handler(data, ctx, more)",
+            id="too many parameters",
+        ),
+        pytest.param(
+            CONFIG + "async def handler(data, ctx):\n    yield",
+            f"{FILE}: expected a handler that does its work when called, found one with `yield`",
+            id="an async generator",
+        ),
+        pytest.param(
+            CONFIG + "def handler(data, ctx):\n    yield",
+            f"{FILE}: expected a handler that does its work when called, found one with `yield`",
+            id="a generator",
+        ),
+        pytest.param(
+            CONFIG + "def handler(data: 'Order', ctx): ...",
+            f"{FILE}: the handler's annotations: name 'Order' is not defined",
+            id="an annotation that is not there",
+        ),
+        pytest.param(
+            CONFIG.replace("}\n", ', "name": 5}\n') + "def handler(data, ctx): ...",
+            f"{FILE}: name: expected a text, found 5",
+            id="a name that is no text",
+        ),
+    ],
+)
+def test_what_is_no_step_file_is_refused_with_these_words(load: Load, text: str, message: str) -> None:
+    with pytest.raises(errors.StepInvalid) as caught:
+        load(text)
+    assert str(caught.value) == message
+
+
+def test_an_error_in_a_module_of_theirs_is_told_with_the_line_that_asked_for_it(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "lib_of_theirs.py").write_text("x = (\n")
+    with pytest.raises(errors.StepInvalid) as caught:
+        load("x = 1\nimport lib_of_theirs\n")
+    assert str(caught.value) == f"{FILE}: syntax error in lib_of_theirs.py, line 1: '(' was never closed"
+    (tmp_path / "lib_of_others.py").write_text("\n\n1 / 0\n")
+    with pytest.raises(errors.StepInvalid) as caught:
+        load("x = 1\nimport lib_of_others\n")
+    assert str(caught.value) == f"{FILE}:2: ZeroDivisionError: division by zero"
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(errors.StepInvalid) as caught:
+        handlers.load(tmp_path, FILE)
+    assert str(caught.value) == f"{FILE}: expected a Python file, found none at {tmp_path / FILE}"
+
+
+@pytest.mark.parametrize(
+    ("file", "config", "written", "name"),
+    [
+        pytest.param("steps/charge_payment_step.py", "", "charge_payment", "charge-payment", id="from the file"),
+        pytest.param("src/charge-payment.step.py", "", "charge-payment", "charge-payment", id="with a dot"),
+        pytest.param("a_step.py", '"name": "ChargePayment", ', "ChargePayment", "charge-payment", id="from the config"),
+        pytest.param("a_step.py", '"name": "Café", ', "Café", "caf-[0-9a-f]{6}", id="with letters of another alphabet"),
+    ],
+)
+def test_a_step_has_a_name(load: Load, file: str, config: str, written: str, name: str) -> None:
+    text = CONFIG.replace("{", "{" + config, 1) + "def handler(data, ctx): ..."
+    found = load(text, file)
+    assert found.written_name == written
+    assert re.fullmatch(name, found.name)
+    spec = handlers.spec_of(found, {"entrypoint": file, "image": "none"})
+    assert spec.display_name == (written if written != found.name else None)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_one"),
+    [
+        pytest.param("steps/pay_step.py", True, id="with an underscore"),
+        pytest.param("steps/pay.step.py", True, id="with a dot"),
+        pytest.param("steps/_step.py", False, id="without a name"),
+        pytest.param("steps/step.py", False, id="named step"),
+        pytest.param("steps/pay_steps.py", False, id="in the plural"),
+        pytest.param("steps/pay_step.pyc", False, id="compiled"),
+    ],
+)
+def test_which_files_are_steps(path: str, is_one: bool) -> None:
+    assert handlers.is_step_file(Path(path)) is is_one
+
+
+DECORATED = """
+import functools
+def logged(function):
+    @functools.wraps(function)
+    def wrapper(*arguments):
+        return function(*arguments)
+    return wrapper
+@logged
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "takes", "is_async"),
+    [
+        pytest.param("def handler(): ...", 0, False, id="nothing"),
+        pytest.param("async def handler(data): ...", 1, True, id="the input"),
+        pytest.param("async def handler(data, ctx): ...", 2, True, id="the input and the context"),
+        pytest.param("def handler(data, ctx, *, more=1): ...", 2, False, id="what has a default"),
+        pytest.param("handler = lambda data, ctx: None", 2, False, id="a lambda"),
+        pytest.param(DECORATED + "async def handler(data, ctx): ...", 2, True, id="wrapped, async"),
+        pytest.param(DECORATED + "def handler(data): ...", 1, False, id="wrapped"),
+    ],
+)
+def test_what_a_handler_takes(load: Load, text: str, takes: int, is_async: bool) -> None:
+    found = load(CONFIG + text)
+    assert (found.takes, found.is_async) == (takes, is_async)
+
+
+MODEL = "from pydantic import BaseModel\nclass Order(BaseModel):\n    id: str\n"
+SCHEMA = {
+    "title": "Order",
+    "type": "object",
+    "properties": {"id": {"title": "Id", "type": "string"}},
+    "required": ["id"],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "triggers"),
+    [
+        pytest.param(
+            MODEL + CONFIG + "def handler(order: Order, ctx): ...",
+            [{"event": {"topics": ["a"], "input": SCHEMA}}],
+            id="an event's, from the annotation",
+        ),
+        pytest.param(
+            MODEL
+            + CONFIG.replace('["a"]', '["a"], "input": {"type": "string"}')
+            + "def handler(order: Order, ctx): ...",
+            [{"event": {"topics": ["a"], "input": {"type": "string"}}}],
+            id="an event's, from the config before the annotation",
+        ),
+        pytest.param(
+            MODEL + CONFIG.replace('["a"]', '["a"], "input": Order') + "def handler(order, ctx): ...",
+            [{"event": {"topics": ["a"], "input": SCHEMA}}],
+            id="an event's, from a model in the config",
+        ),
+        pytest.param(
+            CONFIG + "def handler(order: dict, ctx): ...", [{"event": {"topics": ["a"]}}], id="none, for a plain dict"
+        ),
+        pytest.param(
+            "from bema import Request\n" + MODEL + API + "def handler(request: Request[Order], ctx): ...",
+            [{"api": {"method": "POST", "path": "/x", "body": SCHEMA, "maxBodyBytes": "1Mi"}}],
+            id="a body's, from the annotation",
+        ),
+        pytest.param(
+            "from bema import Request\n" + API + "def handler(request: Request, ctx): ...",
+            [{"api": {"method": "POST", "path": "/x", "maxBodyBytes": "1Mi"}}],
+            id="none, for any body",
+        ),
+        pytest.param(
+            MODEL + API.replace('"/x"', '"/x", "query": Order') + "def handler(request, ctx): ...",
+            [{"api": {"method": "POST", "path": "/x", "query": SCHEMA, "maxBodyBytes": "1Mi"}}],
+            id="a query's",
+        ),
+    ],
+)
+def test_where_schemas_come_from(load: Load, text: str, triggers: list[dict[str, Any]]) -> None:
+    spec = handlers.spec_of(load(text), {"entrypoint": FILE, "image": "none"})
+    assert spec.dump()["triggers"] == triggers
+
+
+@pytest.mark.parametrize(
+    ("config", "lines"),
+    [
+        pytest.param(
+            '{"triggers": [{"event": {"topics": ["a"]}}], "timeout": 5}',
+            [f"{FILE}: unknown key 'timeout'; did you mean 'timeoutSeconds'?"],
+            id="at the top",
+        ),
+        pytest.param(
+            '{"triggers": [{"event": {"topic": ["a"]}}]}',
+            [
+                f"{FILE}: triggers[0].event.topics is required",
+                f"{FILE}: unknown key 'triggers[0].event.topic'; did you mean 'topics'?",
+            ],
+            id="in a trigger",
+        ),
+        pytest.param(
+            '{"triggers": [{"event": {"topics": ["a"]}}], "timeoutSeconds": "soon"}',
+            [
+                f"{FILE}: timeoutSeconds: input should be a valid number, unable to parse string as a number, "
+                "found 'soon'"
+            ],
+            id="a value",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_config_is_named_with_its_file(load: Load, config: str, lines: list[str]) -> None:
+    found = load(f"config = {config}\ndef handler(data, ctx): ...")
+    with pytest.raises(errors.StepInvalid) as caught:
+        handlers.spec_of(found, {"entrypoint": FILE, "image": "none"})
+    assert str(caught.value).splitlines() == lines
+
+
+def test_a_config_is_left_as_its_author_wrote_it(load: Load) -> None:
+    found = load(MODEL + CONFIG.replace('["a"]', '["a"], "input": Order') + "def handler(order, ctx): ...")
+    handlers.spec_of(found, {"entrypoint": FILE, "image": "none"})
+    written = found.config["triggers"][0]["event"]["input"]
+    assert issubclass(written, BaseModel)
+
+
+def test_a_noop_has_no_handler(load: Load) -> None:
+    found = load('config = {"virtualEmits": ["approved"]}')
+    assert found.function is None
+    assert not found.is_async
+    assert handlers.spec_of(found, {"entrypoint": FILE}).dump()["virtualEmits"] == ["approved"]
+
+
+def test_loading_a_file_twice_gives_two_modules(load: Load) -> None:
+    text = CONFIG + "seen = []\ndef handler(data, ctx): seen.append(data)"
+    one, other = load(text), load(text)
+    assert one.function is not other.function

@@ -1,0 +1,225 @@
+"""Payloads: what handlers give as JSON, and what arrives as what they declared."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import uuid
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field, field_validator
+from typing_extensions import TypedDict
+
+from bema.contract import errors
+from bema_runtime import payloads
+from bema_runtime.payloads import InputInvalid, Problem
+
+
+class Line(BaseModel):
+    sku: str
+    count: int = Field(gt=0)
+
+
+class Order(BaseModel):
+    id: str
+    lines: list[Line] = []
+
+    @field_validator("id")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value == "unknown":
+            raise ValueError("expected an id that is known")
+        return value
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+class Named(TypedDict):
+    name: str
+
+
+SCHEMA = {
+    "type": "object",
+    "required": ["id"],
+    "properties": {"id": {"type": "string"}, "count": {"type": "integer", "minimum": 1}},
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "data"),
+    [
+        pytest.param(None, b"null", id="nothing"),
+        pytest.param({"a": [1, 2.5, True, None, "é"]}, '{"a":[1,2.5,true,null,"é"]}'.encode(), id="plain JSON"),
+        pytest.param(
+            Order(id="1", lines=[Line(sku="a", count=2)]), b'{"id":"1","lines":[{"sku":"a","count":2}]}', id="a model"
+        ),
+        pytest.param([{"order": Order(id="1")}], b'[{"order":{"id":"1","lines":[]}}]', id="a model inside"),
+        pytest.param(Point(1), b'{"x":1,"y":0}', id="a dataclass"),
+        pytest.param({1}, b"[1]", id="a set"),
+        pytest.param(uuid.UUID(int=1), b'"00000000-0000-0000-0000-000000000001"', id="a UUID"),
+        pytest.param(datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), b'"2026-01-02T00:00:00+00:00"', id="a time"),
+    ],
+)
+def test_what_a_handler_gives_is_json(value: Any, data: bytes) -> None:
+    assert payloads.dumps(value, what="it", limit=1000) == data
+
+
+def _nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        pytest.param(
+            b"bytes", "it: expected a value that JSON can hold, found Type is not JSON serializable: bytes", id="bytes"
+        ),
+        pytest.param(
+            object(),
+            "it: expected a value that JSON can hold, found Type is not JSON serializable: object",
+            id="any object",
+        ),
+        pytest.param(
+            {1: 2}, "it: expected a value that JSON can hold, found Dict key must be str", id="a number for a key"
+        ),
+        pytest.param(
+            2**64,
+            "it: expected a value that JSON can hold, found Integer exceeds 64-bit range",
+            id="a number of more than 64 bits",
+        ),
+        pytest.param(
+            "\ud800",
+            "it: expected a value that JSON can hold, found str is not valid UTF-8: surrogates not allowed",
+            id="text that is no Unicode",
+        ),
+        pytest.param(
+            _nested(300),
+            "it: expected a value that JSON can hold, found Recursion limit reached",
+            id="a value that is too deep",
+        ),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_with_these_words(value: Any, message: str) -> None:
+    with pytest.raises(errors.PayloadInvalid) as caught:
+        payloads.dumps(value, what="it", limit=1000)
+    assert str(caught.value) == message
+
+
+def test_what_is_too_large_is_refused_with_what_to_do_instead() -> None:
+    assert payloads.dumps("x" * 8, what="it", limit=10) == b'"xxxxxxxx"'
+    with pytest.raises(errors.PayloadTooLarge) as caught:
+        payloads.dumps("x" * 9, what="it", limit=10)
+    assert str(caught.value) == (
+        "it: expected at most 10 bytes of JSON, found 11; store the data elsewhere and send a reference"
+    )
+
+
+@pytest.mark.parametrize(
+    ("annotation", "schema", "data", "value"),
+    [
+        pytest.param(Any, None, b'{"a": 1}', {"a": 1}, id="any JSON"),
+        pytest.param(dict, None, b"[1]", [1], id="a plain dict says nothing"),
+        pytest.param(None, SCHEMA, b'{"id": "1", "more": 2}', {"id": "1", "more": 2}, id="a schema"),
+        pytest.param(Order, None, b'{"id": "1"}', Order(id="1"), id="a model"),
+        pytest.param(Order, {"type": "string"}, b'{"id": "1"}', Order(id="1"), id="a model is the authority"),
+        pytest.param(Point, None, b'{"x": 1}', Point(1), id="a dataclass"),
+        pytest.param(Named, None, b'{"name": "a"}', {"name": "a"}, id="a TypedDict"),
+        pytest.param(list[Order], None, b'[{"id": "1"}]', [Order(id="1")], id="a list of models"),
+        pytest.param(Order | None, None, b"null", None, id="a model or nothing"),
+    ],
+)
+def test_an_input_becomes_what_was_declared(annotation: Any, schema: Any, data: bytes, value: Any) -> None:
+    assert payloads.decoder(annotation, schema)(data) == value
+
+
+def _invalid(annotation: Any, schema: Any, data: bytes) -> InputInvalid:
+    with pytest.raises(InputInvalid) as caught:
+        payloads.decoder(annotation, schema)(data)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("annotation", "schema", "data", "problems"),
+    [
+        pytest.param(
+            Order,
+            None,
+            b'{"lines": [{"sku": "a", "count": 0}, {"sku": 1, "count": 1}]}',
+            [
+                Problem("id", "Field required", "{'lines': [{'sku': 'a', 'count': 0}, {'sku': 1, 'count': 1}]}"),
+                Problem("lines.0.count", "Input should be greater than 0", "0"),
+                Problem("lines.1.sku", "Input should be a valid string", "1"),
+            ],
+            id="a model, each field by its path",
+        ),
+        pytest.param(
+            Order,
+            None,
+            b'{"id": "unknown"}',
+            [Problem("id", "Value error, expected an id that is known", "'unknown'")],
+            id="a model's own validator",
+        ),
+        pytest.param(
+            None,
+            SCHEMA,
+            b'{"count": 0}',
+            [
+                Problem("count", "0 is less than the minimum of 1", "0"),
+                Problem("", '"id" is a required property', "{'count': 0}"),
+            ],
+            id="a schema",
+        ),
+        pytest.param(
+            Order,
+            None,
+            b'"' + b"x" * 200 + b'"',
+            [Problem("", "Input should be an object", "'" + "x" * 98 + "…")],
+            id="a long input, shortened",
+        ),
+    ],
+)
+def test_an_input_that_does_not_fit_is_refused_field_by_field(
+    annotation: Any, schema: Any, data: bytes, problems: list[Problem]
+) -> None:
+    found = _invalid(annotation, schema, data)
+    assert sorted(found.problems, key=lambda p: p.field) == sorted(problems, key=lambda p: p.field)
+    assert not found.malformed
+
+
+@pytest.mark.parametrize(
+    ("annotation", "schema"),
+    [
+        pytest.param(Any, None, id="any JSON"),
+        pytest.param(None, SCHEMA, id="a schema"),
+        pytest.param(Order, None, id="a model"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        pytest.param(b"{broken", "{broken", id="text"),
+        pytest.param(b"", "nothing", id="nothing"),
+        pytest.param(b"\xff\xfe", "\ufffd\ufffd", id="no text at all"),
+        pytest.param(b"{'a': 1}", "{'a': 1}", id="a Python dict"),
+        pytest.param(b"[" * 5000, "[" * 99 + "…", id="too deep"),
+    ],
+)
+def test_what_is_no_json_is_malformed(annotation: Any, schema: Any, data: bytes, found: str) -> None:
+    error = _invalid(annotation, schema, data)
+    assert error.malformed
+    [problem] = error.problems
+    assert (problem.field, problem.found) == ("", found)
+    assert problem.message.startswith("expected JSON (")
+
+
+def test_the_problems_of_an_input_as_one_sentence() -> None:
+    error = InputInvalid([Problem("", "expected an object", "1"), Problem("a.b", "expected a number", "'x'")])
+    assert str(error) == "input: expected an object, found 1; a.b: expected a number, found 'x'"
