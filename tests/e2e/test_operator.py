@@ -193,6 +193,10 @@ def test_a_second_apply_and_a_diff_change_nothing(space: Space) -> None:
     after = space.get("step", "orders") or {}
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
     assert after["spec"] == before["spec"]
+    # With the server-side apply that GitOps tools use, too, and no conflict.
+    space.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=yaml.safe_dump(manifest))
+    again = space.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump(manifest))
+    assert "serverside-applied" in again
     managers = {entry["manager"] for entry in after["metadata"].get("managedFields", ()) if "subresource" not in entry}
     assert names.FIELD_MANAGER not in managers
 
@@ -354,6 +358,26 @@ def test_the_consumer_of_a_step_that_is_gone_is_removed_after_its_grace(space: S
     finally:
         space.cluster.kubectl(*change, "BEMA_ORPHAN_GRACE_SECONDS-")
         restart_operator(space.cluster)
+
+
+def test_the_stream_of_another_owner_is_not_touched(space: Space) -> None:
+    stream = names.stream(space.name)
+    theirs = {names.METADATA_NAMESPACE_UID: "another"}
+
+    async def ask(endpoint: str, request: dict[str, Any]) -> Any:
+        connection = await connections.connect([installs.nats_url(space.cluster)], name="test", wait=10)
+        try:
+            return await JetStream(connection).api(f"{endpoint}.{stream}", request)
+        finally:
+            await connection.close()
+
+    config = {"name": stream, "subjects": [names.everything(names.root(space.name))], "metadata": theirs}
+    asyncio.run(ask("STREAM.CREATE", config))
+    space.apply(step("orders", EVENT, API))
+    assert f"stream {stream} belongs to another owner" in space.wait_reason("orders", "AppStreamOwned")
+    assert space.children("orders") == []
+    found = asyncio.run(ask("STREAM.INFO", {}))
+    assert found["config"]["metadata"][names.METADATA_NAMESPACE_UID] == "another"
 
 
 def test_without_a_broker_what_runs_is_kept_and_what_is_new_waits(space: Space) -> None:

@@ -1,0 +1,180 @@
+"""The operator's process: settings, parts, and what runs until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import kopf
+
+from bema_operator import (
+    brokers,
+    caches,
+    handlers,
+    kube,
+    logs,
+    metrics,
+    queues,
+    reconciles,
+    servers,
+    settings,
+    sweeps,
+    watches,
+)
+from bema_operator.facts import Key
+
+log = logging.getLogger(__name__)
+
+STUCK_SECONDS = 300.0
+"""A queue whose head is older, or a reconcile that takes longer, will not come loose by itself."""
+
+BROKER_SECONDS = 5.0
+"""How long to wait for NATS at the start."""
+
+
+def now() -> str:
+    """The time of day as Kubernetes writes it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Operator:
+    """All parts of one operator, wired."""
+
+    def __init__(self, options: settings.Settings, found: kube.Access) -> None:
+        clock = time.monotonic
+        self.options = options
+        self.ear = watches.Ear(clock)
+        self.measures = metrics.Metrics()
+        self.api = api = kube.Kube(found, self.measures)
+        self.cache = caches.Cache()
+        self.queue = queues.Queue()
+        self.broker = brokers.Broker(options, self.measures, self._look_at)
+        self.reconciler = reconciles.Reconciler(
+            options, self.cache, api, self.broker, measures=self.measures, clock=clock, time=now
+        )
+        self.workers = queues.Workers(self.queue, self.reconciler.reconcile, count=options.workers, clock=clock)
+        self.lists = sweeps.Lists(options, self.cache, api, look_at=self._look_at, clock=clock)
+        self.orphans = sweeps.Orphans(options, self.cache, api, self.broker, measures=self.measures, clock=clock)
+        entrance = watches.Entrance(found, self.ear)
+        self.doors = handlers.Doors(self.cache, entrance, self.ear, self._look_at, self.lists.ask)
+        self.is_filled = False
+        self._is_watching = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._kopf_stop = asyncio.Event()
+        self._clock = clock
+
+    def _look_at(self, key: Key) -> None:
+        self.workers.add(key)
+
+    def alive(self) -> list[str]:
+        """Why the process should be started again. Not because of an API server that is away: that would not help."""
+        can_hear = self._clock() - self.lists.answered < watches.DEAF_SECONDS
+        deaf = self.ear.deaf() if can_hear else []
+        problems = [f"no word of {plural} for {watches.DEAF_SECONDS:g} s" for plural in deaf]
+        age = self.queue.age(self._clock())
+        if age > STUCK_SECONDS:
+            problems.append(f"the queue has not moved for {age:.0f} s")
+        return problems if self.is_filled else []
+
+    def ready(self) -> list[str]:
+        return [] if self.is_filled else ["the cluster has not been listed yet"]
+
+    def measured(self) -> bytes:
+        self.measures.queue.set(len(self.queue))
+        self.measures.queue_age.set(self.queue.age(self._clock()))
+        self.measures.steps.set(len(self.cache.steps()))
+        return self.measures.text()
+
+    async def run(self) -> None:
+        """Fill the cache, then work until told to stop. Raises what made a part end by itself."""
+        await self.lists.fill()
+        for kind in watches.WATCHED:
+            self.ear.hear(kind.plural)
+        self.is_filled = True
+        log.info("Serving %d Steps", len(self.cache.steps()))
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(self._watch())
+            await self._is_watching.wait()
+            tasks = [group.create_task(part) for part in self._parts()]
+            await self._stopping.wait()
+            # Ours first: kopf waits for, and then cancels, whatever was started after it.
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            self._kopf_stop.set()
+            await watching
+
+    def _parts(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs beside the watches."""
+        options = self.options
+        return [
+            self.broker.run(),
+            self._work(),
+            sweeps.every(options.resync_seconds, self.lists.refresh_all, what="list what is watched"),
+            sweeps.every(sweeps.RELIST_PAUSE, self.lists.answer, what="list again what kopf listed"),
+            sweeps.every(options.backlog_seconds, self._look_at_backlogs, what="read backlogs"),
+            sweeps.every(self.orphans.pause, self._sweep, what="look for orphaned consumers"),
+        ]
+
+    async def _watch(self) -> None:
+        """Let kopf watch until it is told to stop."""
+        where: dict[str, Any] = {"namespaces": [self.options.namespace]} if self.options.namespace else {}
+        ours = asyncio.all_tasks()
+        try:
+            doors = handlers.registry(self.doors)
+            tasks = await kopf.spawn_tasks(
+                registry=doors, clusterwide=not where, standalone=True, stop_flag=self._kopf_stop, **where
+            )
+            # kopf has taken the signals for itself; take them back.
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stopping.set)
+            self._is_watching.set()
+            await kopf.run_tasks(tasks, ignored=ours)
+        finally:
+            self._is_watching.set()
+            self._stopping.set()
+
+    async def _work(self) -> None:
+        """Not before the broker had a chance to answer: a restart would have every Step say that it does not."""
+        await self.broker.wait_connected(BROKER_SECONDS)
+        await self.workers.run()
+
+    async def _look_at_backlogs(self) -> None:
+        if self.broker.is_connected:
+            await self.broker.look()
+
+    async def _sweep(self) -> None:
+        if self.broker.is_connected:
+            await self.orphans.sweep()
+
+
+async def serve(options: settings.Settings) -> None:
+    """Run one operator until it is told to stop."""
+    operator = Operator(options, await kube.access(options.kubeconfig))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(operator.api.close)
+        await stack.enter_async_context(
+            servers.health(options.health_host, options.health_port, alive=operator.alive, ready=operator.ready)
+        )
+        await stack.enter_async_context(servers.measures(options.health_host, options.metrics_port, operator.measured))
+        await operator.run()
+
+
+def main() -> None:
+    options = settings.parse(sys.argv[1:], os.environ)
+    logs.set_up(as_json=options.json_logs, debug=options.debug)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(options))
+
+
+if __name__ == "__main__":
+    main()

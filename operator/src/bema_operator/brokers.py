@@ -1,0 +1,215 @@
+"""The broker's side of Steps: streams and consumers ensured, backlogs read. Talks to NATS through `bema.ports` only.
+
+What was ensured is remembered until the connection is lost or a consumer turns out to be missing, so that a settled
+Step costs the broker nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bema.contract import errors, names
+from bema.contract.bindings import AppStream, Binding
+from bema.contract.statuses import Reason
+from bema.ports import admin, connections
+from bema.ports.admin import ConsumerState
+from bema.ports.jetstream import JetStream
+from bema_operator import metrics
+from bema_operator.facts import Key, Problem, Subscription
+from bema_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CLIENT_NAME = "bema-operator"
+
+
+@dataclass(slots=True)
+class Held:
+    """What we know of one Step at the broker."""
+
+    stream: str
+    durable: str | None
+    digest: str
+    """Of what was asked for, when it was ensured."""
+    backlog: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """An app's stream as the broker has it."""
+
+    stream: str
+    namespace: str
+    namespace_uid: str
+    consumers: Mapping[str, ConsumerState] = field(default_factory=dict)
+
+
+class Broker:
+    """The operator's connection to NATS, and what it remembers of it."""
+
+    def __init__(self, settings: Settings, measures: metrics.Metrics, look_again: Callable[[Key], None]) -> None:
+        self._settings = settings
+        self._measures = measures
+        self._look_again = look_again
+        self._js: JetStream | None = None
+        self._connected_once = asyncio.Event()
+        self._held: dict[Key, Held] = {}
+        self._unanswered: set[Key] = set()
+        self._streams: dict[str, str] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def run(self) -> None:
+        """Connect, however long it takes, and stay connected until cancelled."""
+        connection = await connections.connect(self._settings.nats_urls, name=CLIENT_NAME)
+        try:
+            self._js = JetStream(connection)
+            connection.on_reconnect(self._start_afresh)
+            log.info("Connected to NATS")
+            self._connected_once.set()
+            self._start_afresh()
+            while True:
+                self._measures.broker.set(connection.is_connected)
+                await asyncio.sleep(1)
+        finally:
+            self._js = None
+            await connection.close()
+
+    async def wait_connected(self, seconds: float) -> None:
+        """Return once connected, or after so many seconds without."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._connected_once.wait()
+
+    def _start_afresh(self) -> None:
+        """The server may be another one, or empty: believe nothing, and look at every Step again."""
+        keys = {*self._held, *self._unanswered}
+        self._streams.clear()
+        self._unanswered.clear()
+        for held in self._held.values():
+            held.digest = ""
+        for key in keys:
+            self._look_again(key)
+
+    @property
+    def is_connected(self) -> bool:
+        return self._js is not None and self._js.connection.is_connected
+
+    async def ensure(self, key: Key, binding: Binding) -> Subscription:
+        """Make the Step's stream and consumer be there, if that is not known already."""
+        digest = _digest(binding)
+        held = self._held.get(key)
+        if held is not None and held.digest == digest:
+            return Subscription()
+        try:
+            await self._ensure(binding)
+        except errors.BrokerError as error:
+            problem = self._problem(error)
+            if problem.reason is Reason.BROKER_UNAVAILABLE:
+                self._unanswered.add(key)
+            return Subscription(problem)
+        durable = binding.consumer.durable if binding.consumer else None
+        backlog = held.backlog if held else None
+        self._held[key] = Held(stream=binding.stream.name, durable=durable, digest=digest, backlog=backlog)
+        return Subscription()
+
+    async def _ensure(self, binding: Binding) -> None:
+        js = self._connected()
+        await self._ensure_stream(js, binding.stream)
+        if binding.consumer is not None:
+            await admin.ensure_consumer(js, binding.stream.name, binding.consumer)
+
+    async def _ensure_stream(self, js: JetStream, stream: AppStream) -> None:
+        """Once for all Steps of an app."""
+        wanted = stream.model_dump_json()
+        async with self._locks.setdefault(stream.name, asyncio.Lock()):
+            if self._streams.get(stream.name) != wanted:
+                await admin.ensure_stream(js, stream)
+                self._streams[stream.name] = wanted
+
+    def forget(self, key: Key) -> None:
+        """The Step is gone. Its consumer stays, for the sweep."""
+        self._held.pop(key, None)
+        self._unanswered.discard(key)
+
+    def backlog(self, key: Key) -> int | None:
+        """Events that wait for a Step, as of the last look; None for a Step without a consumer."""
+        held = self._held.get(key)
+        return held.backlog if held else None
+
+    async def look(self) -> None:
+        """Read the backlogs of all Steps, one request per app, and have those looked at whose backlog has changed or
+        whose consumer is missing. Raises `BrokerError`."""
+        js = self._connected()
+        by_stream: dict[str, list[Key]] = {}
+        for key, held in self._held.items():
+            if held.durable is not None:
+                by_stream.setdefault(held.stream, []).append(key)
+        for stream, keys in by_stream.items():
+            states = await admin.consumer_states(js, stream)
+            for key in keys:
+                self._compare(key, states)
+
+    def _compare(self, key: Key, states: Mapping[str, ConsumerState]) -> None:
+        held = self._held.get(key)
+        if held is None or held.durable is None:
+            return
+        state = states.get(held.durable)
+        if state is None:
+            log.warning("The Step's consumer has vanished; making it again", extra={"app": key[0], "step": key[1]})
+            held.digest = ""
+            self._streams.pop(held.stream, None)
+            self._look_again(key)
+        elif state.backlog != held.backlog:
+            held.backlog = state.backlog
+            self._look_again(key)
+
+    async def apps(self) -> list[App]:
+        """Every app stream of this installation with its consumers, also of apps that have no Step left."""
+        js = self._connected()
+        found: list[App] = []
+        offset = 0
+        while True:
+            page = await js.api("STREAM.LIST", {"offset": offset, "subject": "bema.>"})
+            streams = page.get("streams") or []
+            for info in streams:
+                metadata = info["config"].get("metadata") or {}
+                if metadata.get(names.METADATA_INSTALLATION) == self._settings.installation:
+                    found.append(await self._app(js, info["config"]["name"], metadata))
+            offset += len(streams)
+            if not streams or offset >= int(page["total"]):
+                return found
+
+    async def _app(self, js: JetStream, stream: str, metadata: Mapping[str, str]) -> App:
+        return App(
+            stream=stream,
+            namespace=metadata.get(names.METADATA_NAMESPACE, ""),
+            namespace_uid=metadata.get(names.METADATA_NAMESPACE_UID, ""),
+            consumers=await admin.consumer_states(js, stream),
+        )
+
+    async def delete_consumer(self, stream: str, durable: str) -> None:
+        await admin.delete_consumer(self._connected(), stream, durable)
+
+    def _connected(self) -> JetStream:
+        if self._js is None:
+            raise errors.BrokerUnavailable("no connection yet")
+        return self._js
+
+    def _problem(self, error: errors.BrokerError) -> Problem:
+        if isinstance(error, errors.AppStreamOwned):
+            return Problem(Reason.APP_STREAM_OWNED, str(error))
+        if isinstance(error, errors.BrokerUnavailable):
+            where = ", ".join(self._settings.nats_urls)
+            text = f"NATS at {where} does not answer ({error}); what runs is left running. Check that NATS is up."
+            return Problem(Reason.BROKER_UNAVAILABLE, text)
+        return Problem(Reason.BROKER_REFUSED, f"NATS refuses the stream or the consumer: {error}")
+
+
+def _digest(binding: Binding) -> str:
+    consumer = binding.consumer.model_dump_json() if binding.consumer else ""
+    return hashlib.sha256(f"{binding.stream.model_dump_json()}{consumer}".encode()).hexdigest()

@@ -1,0 +1,32 @@
+"""The Deployment of a Step with api or event triggers."""
+
+from __future__ import annotations
+
+from bema.contract import names
+from bema.contract.steps import StepSpec
+from bema_operator import kinds
+from bema_operator.manifests import parts, pods
+from bema_operator.manifests.parts import Manifest, Order
+
+HISTORY = 3
+"""ReplicaSets kept for rollbacks; as many ConfigMaps are kept."""
+
+
+def deployment(order: Order) -> Manifest:
+    binding = order.binding
+    return {
+        **parts.head(kinds.DEPLOYMENT, names.workload(binding.step), binding),
+        "spec": {
+            "replicas": replicas(order.step.spec),
+            "revisionHistoryLimit": HISTORY,
+            "selector": {"matchLabels": parts.selector(binding.step, binding.app)},
+            "template": pods.deployment_pod(order),
+        },
+    }
+
+
+def replicas(spec: StepSpec) -> int:
+    """How many pods a Step wants."""
+    if spec.suspend:
+        return 0
+    return spec.scaling.min_replicas if spec.replicas is None else spec.replicas

@@ -1,0 +1,32 @@
+"""What the operator measures about itself, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+
+
+class Metrics:
+    """One process's measures, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.reconciles = Histogram(
+            "bema_operator_reconcile_seconds", "Time of a reconcile", registry=self.registry, buckets=_SECONDS
+        )
+        self.errors = Counter(
+            "bema_operator_reconcile_errors", "Reconciles that failed, by error", ["error"], registry=self.registry
+        )
+        self.queue = Gauge("bema_operator_queue_length", "Steps in line", registry=self.registry)
+        self.queue_age = Gauge("bema_operator_queue_age_seconds", "Age of the queue's head", registry=self.registry)
+        self.writes = Counter(
+            "bema_operator_writes", "Writes to the Kubernetes API", ["kind", "verb"], registry=self.registry
+        )
+        self.steps = Gauge("bema_operator_steps", "Steps that the operator knows", registry=self.registry)
+        self.broker = Gauge("bema_operator_broker_connected", "1 while NATS is connected", registry=self.registry)
+        self.swept = Counter("bema_operator_consumers_swept", "Orphaned consumers removed", registry=self.registry)
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,273 @@
+"""One reconcile: observe the facts about a Step, decide, act, and again, until its status can be reported.
+
+The same for create, update, resume and drift; idempotent; at most one at a time per Step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, assert_never
+
+from bema.contract import names
+from bema_operator import brokers, caches, decisions, facts, kinds, kube, metrics, ownership, plans, statuses
+from bema_operator.facts import Facts, Key, Object, Problem, Subject
+from bema_operator.manifests import parts
+from bema_operator.plans import Plan
+from bema_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 3.0
+"""How long a workload may be unready before its pods are asked why, in seconds."""
+LONGEST_PAUSE = 30.0
+"""The pods of an unready workload are looked at again after half the time that it has been unready, at most so many
+seconds."""
+REFUSED_AGAIN = 60.0
+"""When to try again what the API server refuses: only somebody else's change can help, such as of a quota."""
+BROKER_AGAIN = 15.0
+"""When to ask the broker again that refused or did not answer; a reconnect brings the Step back at once."""
+ROUNDS = 8
+"""More than a reconcile ever needs. Beyond, it chases its own tail."""
+
+
+class NeverSettled(Exception):
+    """A reconcile did not come to an end. A defect, such as an apply whose result does not look applied."""
+
+
+class Reconciler:
+    """Looks at one Step at a time, as often as it is told to."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        cache: caches.Cache,
+        api: kube.Kube,
+        broker: brokers.Broker,
+        *,
+        measures: metrics.Metrics,
+        clock: Callable[[], float],
+        time: Callable[[], str],
+    ) -> None:
+        """`clock` gives seconds for durations, `time` the time of day as RFC 3339."""
+        self._settings = settings
+        self._cache = cache
+        self._api = api
+        self._broker = broker
+        self._measures = measures
+        self._clock = clock
+        self._time = time
+        self._namespaces: dict[str, str] = {}
+        self._plans: dict[Key, tuple[str, int, Plan]] = {}
+        self._unready: dict[Key, float] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring one Step in order. Returns after how many seconds to look again without news, or None."""
+        found = self._cache.step(key)
+        if found is None:
+            self._forget(key)
+            return None
+        with self._measures.reconciles.time():
+            try:
+                return await self._settle(await self._observe(found))
+            except StepGone as error:
+                # Its own event, or our next list, says so too.
+                log.debug("Left alone: %s", error, extra=_bound(key))
+                return None
+            except Exception as error:
+                self._measures.errors.labels(type(error).__name__).inc()
+                raise
+
+    def _forget(self, key: Key) -> None:
+        """The Step is gone; Kubernetes removes its children."""
+        self._broker.forget(key)
+        self._plans.pop(key, None)
+        self._unready.pop(key, None)
+        if not any(other.namespace == key.namespace for other in self._plans):
+            # The next namespace of this name may be another one.
+            self._namespaces.pop(key.namespace, None)
+
+    async def _observe(self, found: Object) -> Facts:
+        subject = plans.subject(found)
+        plan = Plan() if subject.deleting else await self._plan(subject, found)
+        seen = Facts(
+            subject=subject,
+            spec=plan.spec,
+            invalid=plan.invalid,
+            unsupported=plan.unsupported,
+            wanted=plan.wanted,
+            children=self._cache.children(subject.key, subject.uid),
+            backlog=self._backlog(subject, plan),
+        )
+        return seen.with_(patience_over=self._is_patience_over(seen))
+
+    async def _plan(self, subject: Subject, found: Object) -> Plan:
+        uid, generation, plan = self._plans.get(subject.key, ("", 0, Plan()))
+        if (uid, generation) != (subject.uid, subject.generation):
+            plan = plans.plan(found, await self._namespace_uid(subject.key.namespace), self._settings)
+            self._plans[subject.key] = (subject.uid, subject.generation, plan)
+        return plan
+
+    def _backlog(self, subject: Subject, plan: Plan) -> int | None:
+        """As of the last look at the broker; before the first, what the status says."""
+        if plan.binding is None or plan.binding.consumer is None:
+            return None
+        known = self._broker.backlog(subject.key)
+        return subject.status.get("backlog") if known is None else known
+
+    async def _namespace_uid(self, namespace: str) -> str:
+        if namespace not in self._namespaces:
+            try:
+                found = await self._api.get(kinds.NAMESPACE, namespace)
+            except kube.Gone as error:
+                raise StepGone(f"namespace {namespace} is gone") from error
+            self._namespaces[namespace] = found["metadata"]["uid"]
+        return self._namespaces[namespace]
+
+    def _is_patience_over(self, seen: Facts) -> bool:
+        if seen.rollout is None or seen.rollout.is_done:
+            self._unready.pop(seen.subject.key, None)
+            return False
+        # After a restart of ours, a Step that was unready already has been waited for enough.
+        waited = PATIENCE if statuses.was_unready(seen.subject) else 0.0
+        since = self._unready.setdefault(seen.subject.key, self._clock() - waited)
+        return self._clock() - since >= PATIENCE
+
+    async def _settle(self, seen: Facts) -> float | None:
+        for _ in range(ROUNDS):
+            action = decisions.decide(seen)
+            match action:
+                case decisions.Leave():
+                    return None
+                case decisions.Subscribe():
+                    seen = await self._subscribe(seen)
+                case decisions.Apply():
+                    seen = await self._apply(seen)
+                case decisions.Prune():
+                    seen = await self._prune(seen)
+                case decisions.LookAtPods():
+                    seen = await self._look_at_pods(seen)
+                case decisions.Report():
+                    await self._report(seen)
+                    return self._again(seen)
+                case _:
+                    assert_never(action)
+        raise NeverSettled(f"{seen.subject.key}: no end after {ROUNDS} rounds; the last action was {action}")
+
+    async def _subscribe(self, seen: Facts) -> Facts:
+        *_, plan = self._plans[seen.subject.key]
+        if plan.binding is None:
+            raise NeverSettled(f"{seen.subject.key}: expected a Binding, found none")
+        subscription = await self._broker.ensure(seen.subject.key, plan.binding)
+        return seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, plan))
+
+    async def _apply(self, seen: Facts) -> Facts:
+        for manifest in seen.differing:
+            live = seen.live(manifest)
+            if live is None and not await self._may_create(seen, manifest):
+                return self._with_obstacle(seen, manifest)
+            try:
+                await self._write(seen.subject, manifest, "Changed" if live else "Made")
+            except kube.Refused as error:
+                return self._refused(seen, error)
+        return self._with_children(seen)
+
+    async def _write(self, subject: Subject, manifest: Object, verb: str) -> None:
+        kind = _kind(manifest)
+        written = await self._api.apply(kind, manifest)
+        self._cache.put(kind, written)
+        if kind is kinds.DEPLOYMENT:
+            self._unready[subject.key] = self._clock()
+        log.info("%s %s %s", verb, kind.name, manifest["metadata"]["name"], extra=_bound(subject.key))
+
+    async def _may_create(self, seen: Facts, manifest: Object) -> bool:
+        """Whether a child that we do not know may be made: its name must be free or ours, and when it was there
+        before, its Step must still be, or we would fight the garbage collector."""
+        subject, kind = seen.subject, _kind(manifest)
+        if subject.was_reconciled and not await self.step_exists(subject.key, subject.uid):
+            raise StepGone(f"{subject.key} was deleted meanwhile")
+        if kind is kinds.CONFIG_MAP:
+            return True
+        found = await self._api.find(kind, subject.key.namespace, manifest["metadata"]["name"])
+        return found is None or facts.owner_uid(found) == subject.uid
+
+    async def step_exists(self, key: Key, uid: str | None = None) -> bool:
+        """Whether the API server has the Step; with a uid, this very one."""
+        try:
+            found = await self._api.get(kinds.STEP, key.name, key.namespace)
+        except kube.Gone:
+            return False
+        return uid is None or bool(found["metadata"]["uid"] == uid)
+
+    def _with_obstacle(self, seen: Facts, manifest: Object) -> Facts:
+        where = f"{manifest['kind']} {seen.subject.key.namespace}/{manifest['metadata']['name']}"
+        return self._with_children(seen).with_(taken=[where])
+
+    def _refused(self, seen: Facts, error: kube.Refused) -> Facts:
+        if "because it is being terminated" in str(error):
+            # The namespace goes, and takes the Step with it.
+            raise StepGone(f"{seen.subject.key}: its namespace is being deleted") from error
+        log.warning("The API server refuses: %s", error, extra=_bound(seen.subject.key))
+        reason = statuses.refusal_reason(str(error))
+        return self._with_children(seen).with_(refused=Problem(reason, str(error)))
+
+    def _with_children(self, seen: Facts) -> Facts:
+        children = self._cache.children(seen.subject.key, seen.subject.uid)
+        fresh = seen.with_(children=children)
+        return fresh.with_(patience_over=self._is_patience_over(fresh))
+
+    async def _prune(self, seen: Facts) -> Facts:
+        """Only what carries this Step's uid and our label: see `caches.Cache.children`."""
+        gone = [child for child in seen.surplus if _is_managed(child)]
+        for child in gone:
+            await self._api.delete(_kind(child), child)
+            log.info("Deleted %s %s", child["kind"], child["metadata"]["name"], extra=_bound(seen.subject.key))
+        surplus = {facts.identity(child) for child in seen.surplus}
+        return seen.with_(children=[child for child in seen.children if facts.identity(child) not in surplus])
+
+    async def _look_at_pods(self, seen: Facts) -> Facts:
+        key = seen.subject.key
+        selector = parts.selector_text(key.name, key.namespace)
+        return seen.with_(pods=await self._api.list(kinds.POD, key.namespace, labelSelector=selector))
+
+    async def _report(self, seen: Facts) -> None:
+        wanted = statuses.status(seen, self._time())
+        if not statuses.differs(wanted, seen.subject.status):
+            return
+        key, uid = seen.subject.key, seen.subject.uid
+        try:
+            written = await self._api.apply_status(kinds.STEP, key.namespace, key.name, uid, wanted.dump())
+        except (kube.Gone, kube.Conflict):
+            # Deleted, or made again, meanwhile: its own event brings it back.
+            return
+        self._cache.put(kinds.STEP, written)
+        ready = wanted.conditions[0]
+        log.debug("Ready=%s (%s)", ready.status, ready.reason, extra=_bound(key))
+
+    def _again(self, seen: Facts) -> float | None:
+        if seen.refused is not None or seen.taken:
+            return REFUSED_AGAIN
+        if seen.subscription is not None and seen.subscription.problem is not None:
+            return BROKER_AGAIN
+        if seen.rollout is not None and not seen.rollout.is_done:
+            waited = self._clock() - self._unready.get(seen.subject.key, self._clock())
+            return min(max(PATIENCE, waited / 2), LONGEST_PAUSE)
+        return None
+
+
+class StepGone(Exception):
+    """The Step was deleted while it was worked on."""
+
+
+def _kind(manifest: Object) -> kinds.Kind:
+    return kinds.of(manifest["apiVersion"], manifest["kind"])
+
+
+def _is_managed(child: Object) -> bool:
+    labels: dict[str, Any] = child["metadata"].get("labels", {})
+    return labels.get(names.LABEL_MANAGED_BY) == parts.MANAGED_BY or bool(ownership.our_fields(child))
+
+
+def _bound(key: Key) -> dict[str, str]:
+    """What every sentence about a Step carries."""
+    return {"app": key.namespace, "step": key.name}

@@ -1,0 +1,307 @@
+"""From facts to a Step's status. Pure: the time is a parameter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bema.contract import statuses
+from bema.contract.statuses import Condition, ConditionStatus, ConditionType, Reason, StepStatus
+from bema_operator.facts import Facts, Object, Problem, Rollout, Subject
+from bema_operator.manifests import parts, services
+
+MESSAGE_LIMIT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A condition without its times."""
+
+    status: ConditionStatus
+    reason: Reason
+    message: str = ""
+
+    @property
+    def is_true(self) -> bool:
+        return self.status is ConditionStatus.TRUE
+
+
+def status(facts: Facts, now: str) -> StepStatus:
+    """The whole status of a Step. `now` is RFC 3339; a condition keeps its time while its status stays."""
+    verdicts = _verdicts(facts)
+    deployment = facts.deployment or {}
+    counts = deployment.get("status", {})
+    key = facts.subject.key
+    has_url = facts.spec is not None and bool(facts.spec.apis) and not facts.unsupported
+    return StepStatus(
+        observed_generation=facts.subject.generation,
+        conditions=[_condition(facts, type_, verdict, now) for type_, verdict in verdicts.items()],
+        replicas=counts.get("replicas", 0) if deployment else None,
+        ready_replicas=counts.get("readyReplicas", 0) if deployment else None,
+        selector=parts.selector_text(key.name, key.namespace),
+        url=services.url(key.name, key.namespace) if has_url else None,
+        backlog=facts.backlog,
+        type=statuses.type_of(facts.spec) if facts.spec else None,
+        trigger=statuses.trigger_of(facts.spec) if facts.spec else None,
+    )
+
+
+def _condition(facts: Facts, type_: ConditionType, verdict: Verdict, now: str) -> Condition:
+    conditions = facts.subject.status.get("conditions", ())
+    before: Object = next((item for item in conditions if item.get("type") == type_), {})
+    since = before.get("lastTransitionTime") if before.get("status") == verdict.status else None
+    message = verdict.message
+    return Condition(
+        type=type_,
+        status=verdict.status,
+        reason=verdict.reason,
+        message=message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…",
+        observed_generation=facts.subject.generation,
+        last_transition_time=since or now,
+    )
+
+
+def differs(wanted: StepStatus, found: Object) -> bool:
+    """Whether a status has to be written."""
+    return wanted.dump() != found
+
+
+def was_unready(subject: Subject) -> bool:
+    """Whether the status says of this generation that its workload is not ready, and why."""
+    return any(
+        item.get("type") == ConditionType.WORKLOAD_READY
+        and item.get("status") == ConditionStatus.FALSE
+        and item.get("reason") != Reason.ROLLING_OUT
+        and item.get("observedGeneration") == subject.generation
+        for item in subject.status.get("conditions", ())
+    )
+
+
+def _verdicts(facts: Facts) -> Mapping[ConditionType, Verdict]:
+    stopped = _stopped(facts)
+    if stopped is not None:
+        return _all_stopped(stopped)
+    if facts.is_noop:
+        return _noop()
+    workload = _workload(facts)
+    subscription = _subscription(facts)
+    return {
+        ConditionType.READY: _ready(workload, subscription),
+        ConditionType.PROGRESSING: _progressing(facts, workload),
+        ConditionType.WORKLOAD_READY: workload,
+        ConditionType.SUBSCRIPTION_READY: subscription,
+    }
+
+
+def _stopped(facts: Facts) -> Problem | None:
+    """Why nothing is done about the Step at all."""
+    if facts.spec is None:
+        return Problem(Reason.INVALID_SPEC, facts.invalid)
+    if facts.unsupported:
+        return Problem(Reason.NOT_SUPPORTED, "; ".join(facts.unsupported))
+    return None
+
+
+def _all_stopped(problem: Problem) -> Mapping[ConditionType, Verdict]:
+    """What was made before is left as it is, and says nothing about this generation."""
+    refused = _no(problem)
+    unknown = Verdict(ConditionStatus.UNKNOWN, problem.reason, "Left as it was, because the Step is not acted on.")
+    return {
+        ConditionType.READY: refused,
+        ConditionType.PROGRESSING: refused,
+        ConditionType.WORKLOAD_READY: unknown,
+        ConditionType.SUBSCRIPTION_READY: unknown,
+    }
+
+
+def _noop() -> Mapping[ConditionType, Verdict]:
+    nothing = _yes(Reason.NO_WORKLOAD, "A noop: nothing runs.")
+    return {
+        ConditionType.READY: nothing,
+        ConditionType.PROGRESSING: Verdict(ConditionStatus.FALSE, Reason.RECONCILED),
+        ConditionType.WORKLOAD_READY: nothing,
+        ConditionType.SUBSCRIPTION_READY: _yes(Reason.NO_SUBSCRIPTION, "A noop hears no events."),
+    }
+
+
+def _ready(workload: Verdict, subscription: Verdict) -> Verdict:
+    """What a person has to know first: without its subscription, a running workload has nothing to do."""
+    for part in (subscription, workload):
+        if not part.is_true:
+            return Verdict(part.status, part.reason, part.message)
+    return workload
+
+
+def _subscription(facts: Facts) -> Verdict:
+    found = facts.subscription
+    if found is None:
+        return Verdict(ConditionStatus.UNKNOWN, Reason.BROKER_UNAVAILABLE, "The broker was not asked yet.")
+    if found.problem is not None:
+        return _no(found.problem)
+    topics = [topic for event in facts.spec.events for topic in event.topics] if facts.spec else []
+    if not topics:
+        return _yes(Reason.NO_SUBSCRIPTION, "The Step has no event trigger; its app's stream exists.")
+    return _yes(Reason.SUBSCRIBED, f"The consumer hears {', '.join(topics)}.")
+
+
+def _workload(facts: Facts) -> Verdict:
+    problem = _not_applied(facts)
+    if problem is not None:
+        return _no(problem)
+    suspended = facts.spec is not None and facts.spec.suspend
+    rollout = facts.rollout
+    if rollout is None:
+        return _cron(suspended)
+    if not rollout.is_done:
+        return _no(_unready(facts, rollout))
+    if suspended:
+        return _yes(Reason.SUSPENDED, "spec.suspend is true: no pod runs, events wait.")
+    if rollout.wanted == 0:
+        return _yes(Reason.SCALED_TO_ZERO, "spec.replicas is 0: no pod runs, events wait.")
+    return _yes(Reason.AVAILABLE, f"{_pods(rollout.available)} of {rollout.wanted} ready.")
+
+
+def _cron(suspended: bool) -> Verdict:
+    if suspended:
+        return _yes(Reason.SUSPENDED, "spec.suspend is true: no tick starts a run.")
+    return _yes(Reason.SCHEDULED, "The CronJob starts a run at the next tick.")
+
+
+def _not_applied(facts: Facts) -> Problem | None:
+    """Why the children are not what the Step asks for."""
+    if facts.refused is not None:
+        return facts.refused
+    if facts.taken:
+        taken = ", ".join(facts.taken)
+        return Problem(
+            Reason.NAME_TAKEN,
+            f"{taken} exists and was not made for this Step: expected an object that the Step controls; "
+            "rename the Step, or delete the object.",
+        )
+    if facts.differing:
+        waiting = ", ".join(f"{item['kind']} {item['metadata']['name']}" for item in facts.differing)
+        no_broker = facts.subscription.problem if facts.subscription else None
+        return no_broker or Problem(Reason.ROLLING_OUT, f"To apply: {waiting}.")
+    return None
+
+
+def _progressing(facts: Facts, workload: Verdict) -> Verdict:
+    if workload.is_true:
+        return Verdict(ConditionStatus.FALSE, Reason.RECONCILED)
+    rollout = facts.rollout
+    blocked = _not_applied(facts)
+    if blocked is not None and blocked.reason is not Reason.ROLLING_OUT:
+        return _no(blocked)
+    if rollout is not None and rollout.is_overdue:
+        return Verdict(ConditionStatus.FALSE, workload.reason, workload.message)
+    return Verdict(ConditionStatus.TRUE, Reason.ROLLING_OUT, _counts(rollout) if rollout else workload.message)
+
+
+def _unready(facts: Facts, rollout: Rollout) -> Problem:
+    """The best explanation there is: the API server's, then the kubelet's, then the counts."""
+    if rollout.failure:
+        return Problem(_failure_reason(rollout.failure), rollout.failure)
+    problems = [problem for pod in _newest_first(facts.pods or ()) for problem in _pod_problems(pod)]
+    if problems:
+        return min(problems, key=lambda problem: _WORST_FIRST.index(problem.reason))
+    if rollout.is_overdue:
+        return Problem(Reason.WORKLOAD_UNAVAILABLE, str(rollout.conditions["Progressing"].get("message", "")))
+    return Problem(Reason.ROLLING_OUT, _counts(rollout))
+
+
+def _counts(rollout: Rollout) -> str:
+    if not rollout.observed:
+        return "Kubernetes has not yet seen the new pod template."
+    old = rollout.total - rollout.updated
+    rest = f"; {_pods(old)} of an older generation to end" if old > 0 else ""
+    return f"{rollout.updated} of {rollout.wanted} pods are up to date, {rollout.available} available{rest}."
+
+
+_FAILURES = (
+    (re.compile(r"exceeded quota|LimitRange|(?:maximum|minimum) \w+ usage per|limit to request ratio"),
+     Reason.QUOTA_EXCEEDED),
+    (re.compile(r"violates PodSecurity"), Reason.POD_SECURITY_REFUSED),
+)  # fmt: skip
+
+
+def _failure_reason(message: str) -> Reason:
+    return next((reason for pattern, reason in _FAILURES if pattern.search(message)), Reason.WORKLOAD_UNAVAILABLE)
+
+
+def refusal_reason(message: str) -> Reason:
+    """The reason of a condition for the API server's refusal of one of a Step's objects."""
+    return next((reason for pattern, reason in _FAILURES if pattern.search(message)), Reason.APPLY_REFUSED)
+
+
+_WORST_FIRST = (
+    Reason.IMAGE_PULL_FAILED,
+    Reason.CRASH_LOOP,
+    Reason.UNSCHEDULABLE,
+    Reason.WORKLOAD_UNAVAILABLE,
+)
+
+_WAITING = {
+    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
+    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
+    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
+    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
+    "CrashLoopBackOff": Reason.CRASH_LOOP,
+    "CreateContainerConfigError": Reason.WORKLOAD_UNAVAILABLE,
+    "CreateContainerError": Reason.WORKLOAD_UNAVAILABLE,
+    "RunContainerError": Reason.WORKLOAD_UNAVAILABLE,
+}
+
+
+def _newest_first(pods: Any) -> list[Object]:
+    """Pods that are not on their way out."""
+    staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    return sorted(staying, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
+
+
+def _pod_problems(pod: Object) -> Iterator[Problem]:
+    found = pod.get("status", {})
+    for condition in found.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            yield Problem(Reason.UNSCHEDULABLE, str(condition.get("message", "")))
+    for container in (*found.get("initContainerStatuses", ()), *found.get("containerStatuses", ())):
+        waiting = container.get("state", {}).get("waiting", {})
+        reason = _WAITING.get(waiting.get("reason", ""))
+        if reason is not None:
+            yield Problem(reason, _container_message(pod, container, waiting))
+        elif _runs_unready(container):
+            where = f"container {container['name']} of pod {pod['metadata']['name']}"
+            yield Problem(
+                Reason.WORKLOAD_UNAVAILABLE, f"{where} runs but is not ready; see its log.{_ended(container)}"
+            )
+
+
+def _runs_unready(container: Object) -> bool:
+    return "running" in container.get("state", {}) and not container.get("ready")
+
+
+def _container_message(pod: Object, container: Object, waiting: Object) -> str:
+    text = waiting.get("message") or waiting["reason"]
+    return f"container {container['name']} of pod {pod['metadata']['name']}: {text}.{_ended(container)}"
+
+
+def _ended(container: Object) -> str:
+    """How the container ended the last time; what it wrote to its termination log, if anything."""
+    last = container.get("lastState", {}).get("terminated")
+    if not last:
+        return ""
+    words = f" {last['message'].strip()}" if last.get("message") else ""
+    return f" It ended before with exit code {last.get('exitCode')} ({last.get('reason', 'unknown')}).{words}"
+
+
+def _pods(count: int) -> str:
+    return "1 pod" if count == 1 else f"{count} pods"
+
+
+def _yes(reason: Reason, message: str) -> Verdict:
+    return Verdict(ConditionStatus.TRUE, reason, message)
+
+
+def _no(problem: Problem) -> Verdict:
+    return Verdict(ConditionStatus.FALSE, problem.reason, problem.message)

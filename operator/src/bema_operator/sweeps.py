@@ -1,0 +1,178 @@
+"""What is done from time to time: our own lists, backlogs, and consumers whose Step is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bema.contract import errors, names
+from bema.ports import admin
+from bema_operator import brokers, caches, kinds, kube, metrics
+from bema_operator.facts import Key
+from bema_operator.settings import Settings
+from bema_operator.watches import WATCHED
+
+log = logging.getLogger(__name__)
+
+SWEEPS_PER_GRACE = 10
+LONGEST_PAUSE = 60.0
+RELIST_PAUSE = 1.0
+"""kopf reports a list object by object: one list of ours for all of them."""
+
+
+async def every(seconds: float, act: Callable[[], Awaitable[None]], *, what: str) -> None:
+    """Act, and again after a pause, for ever. What goes wrong is said, and tried again."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await act()
+        except (kube.KubeError, errors.BrokerError) as error:
+            log.warning("Could not %s (%s); trying again in %g s", what, error, seconds)
+        except Exception:
+            log.exception("Could not %s; trying again in %g s", what, seconds)
+
+
+class Lists:
+    """Our own lists: they fill the cache before anything is decided, and find what watches did not tell."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        cache: caches.Cache,
+        api: kube.Kube,
+        *,
+        look_at: Callable[[Key], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._api = api
+        self._look_at = look_at
+        self._clock = clock
+        self.answered = clock()
+        """When the API server last answered a list."""
+        self._asked: set[kinds.Kind] = set()
+
+    async def fill(self) -> None:
+        """List every kind once, until it succeeds. Steps come last: their children must be known before them."""
+        for kind in reversed(WATCHED):
+            while True:
+                try:
+                    await self.refresh(kind)
+                    break
+                except kube.KubeError as error:
+                    log.warning("Cannot list %s (%s); is the CRD there, and the ClusterRole?", kind.plural, error)
+                    await asyncio.sleep(2)
+
+    async def refresh(self, kind: kinds.Kind) -> None:
+        """List a kind, and have every Step looked at of which the list says something new."""
+        self._cache.begin_list(kind)
+        query = {} if kind is kinds.STEP else {"labelSelector": names.LABEL_STEP}
+        items = await self._api.list(kind, self._settings.namespace, **query)
+        self.answered = self._clock()
+        for key in self._cache.end_list(kind, items):
+            self._look_at(key)
+
+    async def refresh_all(self) -> None:
+        for kind in WATCHED:
+            await self.refresh(kind)
+
+    def ask(self, kind: kinds.Kind) -> None:
+        """kopf has listed this kind: list it too, soon."""
+        self._asked.add(kind)
+
+    async def answer(self) -> None:
+        """List the kinds that were asked for."""
+        asked, self._asked = self._asked, set()
+        for kind in asked:
+            await self.refresh(kind)
+
+
+@dataclass(slots=True)
+class Suspicion:
+    """A consumer whose Step answered that it does not exist."""
+
+    since: float
+    times: int = 1
+
+
+class Orphans:
+    """Removes the consumers of Steps that are gone for good.
+
+    Needs positive evidence, at least twice, a grace apart: the API server says by name that the Step does not exist,
+    and the stream is of the very namespace that exists now. An empty or refused list is no evidence.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        cache: caches.Cache,
+        api: kube.Kube,
+        broker: brokers.Broker,
+        *,
+        measures: metrics.Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._api = api
+        self._broker = broker
+        self._measures = measures
+        self._clock = clock
+        self._suspicions: dict[tuple[str, str], Suspicion] = {}
+
+    @property
+    def pause(self) -> float:
+        return min(LONGEST_PAUSE, max(0.5, self._settings.orphan_grace_seconds / SWEEPS_PER_GRACE))
+
+    async def sweep(self) -> None:
+        suspects: set[tuple[str, str]] = set()
+        for app in await self._broker.apps():
+            orphans = {durable: state for durable, state in app.consumers.items() if self._is_unknown(app, state)}
+            if not orphans or not await self._is_here(app):
+                continue
+            for durable, state in orphans.items():
+                if await self._is_gone(Key(app.namespace, str(admin.step_of(state)))):
+                    suspects.add((app.stream, durable))
+                    await self._suspect(app, durable, state)
+        self._suspicions = {place: found for place, found in self._suspicions.items() if place in suspects}
+
+    def _is_unknown(self, app: brokers.App, state: admin.ConsumerState) -> bool:
+        step = admin.step_of(state)
+        return step is not None and self._cache.step(Key(app.namespace, step)) is None
+
+    async def _is_here(self, app: brokers.App) -> bool:
+        """Whether the stream is of a namespace of this cluster: two clusters may share a broker."""
+        if self._settings.namespace not in (None, app.namespace):
+            return False
+        try:
+            found = await self._api.get(kinds.NAMESPACE, app.namespace)
+        except kube.Gone:
+            return False
+        return bool(found["metadata"]["uid"] == app.namespace_uid)
+
+    async def _is_gone(self, key: Key) -> bool:
+        try:
+            await self._api.get(kinds.STEP, key.name, key.namespace)
+        except kube.Gone:
+            return True
+        return False
+
+    async def _suspect(self, app: brokers.App, durable: str, state: admin.ConsumerState) -> None:
+        place = (app.stream, durable)
+        found = self._suspicions.get(place)
+        if found is None:
+            self._suspicions[place] = Suspicion(since=self._clock())
+            return
+        found.times += 1
+        if self._clock() - found.since < self._settings.orphan_grace_seconds:
+            return
+        await self._broker.delete_consumer(app.stream, durable)
+        self._measures.swept.inc()
+        log.info(
+            "Removed the consumer of a Step that is gone; it still held %d events",
+            state.backlog,
+            extra={"app": app.namespace, "step": admin.step_of(state)},
+        )
