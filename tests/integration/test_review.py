@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 from typing import Any
 
 import pytest
 from tests.support import waits
+from tests.support.brokers import NatsServer
 
 from bema.contract import names
 from bema.ports import admin
@@ -405,3 +407,114 @@ async def test_a_read_that_nobody_waits_for_blocks_no_lane(start_app) -> None:
         await app.emit("a", "count")
     await app.wait_state("hot", "n", 8, timeout=20)
     assert asyncio.get_running_loop().time() - began < 2
+
+
+STATUS = """
+config = {"triggers": [{"event": {"topics": ["a"]}}], "emits": ["b"]}
+async def handler(data, ctx):
+    await ctx.emit("b", data, headers={"Status": "503", "Description": "mine"})
+"""
+
+
+async def test_a_users_header_named_status_is_no_answer_of_the_server(start_app) -> None:
+    app = await start_app({"steps/status_step.py": STATUS})
+    await app.emit("a", 1)
+    await app.wait_idle()
+    [event] = await app.events("b")
+    assert (event.data, event.headers["Status"]) == (b"1", "503")
+
+
+async def test_a_broker_that_does_not_answer_keeps_nobody_from_leaving(start_app, nats: NatsServer) -> None:
+    app = await start_app({"steps/picky_step.py": PICKY}, drain_seconds=1)
+    os.kill(nats.pid, signal.SIGSTOP)
+    try:
+        app.worker.stop(signal.SIGTERM)
+        await app.worker.wait_exit(9)
+    finally:
+        os.kill(nats.pid, signal.SIGCONT)
+
+
+OFTEN = """
+config = {"triggers": [{"event": {"topics": ["a"]}}], "retry": {"maxAttempts": 3, "initialSeconds": 0, "jitter": 0}}
+async def handler(data, ctx):
+    if ctx.attempt < 3:
+        raise RuntimeError("again")
+    await ctx.state.increment("done", "n")
+"""
+
+
+async def test_a_thousand_retries_at_once_are_each_made(start_app) -> None:
+    app = await start_app({"steps/often_step.py": OFTEN}, workers=2)
+    for number in range(500):
+        await app.emit("a", number)
+    await app.wait_state("done", "n", 500, timeout=40)
+    await app.wait_idle()
+    assert await app.dead_letters() == []
+
+
+COUNT = """
+config = {"triggers": [{"event": {"topics": ["a"]}}]}
+async def handler(data, ctx):
+    await ctx.state.increment("count", "n")
+"""
+
+
+async def test_a_consumer_made_again_from_the_beginning_doubles_nothing(start_app) -> None:
+    app = await start_app({"steps/count_step.py": COUNT})
+    for number in range(30):
+        await app.emit("a", number)
+    await app.wait_state("count", "n", 30)
+    consumer = app.bindings[0].consumer
+    await admin.delete_consumer(app.js, app.stream, consumer.durable)
+    await admin.ensure_consumer(app.js, app.stream, consumer)
+    await app.emit("a", "new")
+    await app.wait_state("count", "n", 31)
+    await app.wait_idle()
+    assert await app.state("count", "n") == 31
+
+
+async def test_a_stream_made_again_is_used_again(start_app) -> None:
+    app = await start_app({"steps/count_step.py": COUNT})
+    await app.emit("a", 1)
+    await app.wait_state("count", "n", 1)
+    binding = app.bindings[0]
+    await admin.delete_stream(app.js, binding.stream)
+    await waits.until(lambda: app.worker.readiness()[0] == 503, "unreadiness", explain=app.explain)
+    await admin.ensure_stream(app.js, binding.stream)
+    await admin.ensure_consumer(app.js, app.stream, binding.consumer)
+    await app.emit("a", 1)
+    await app.wait_state("count", "n", 1)
+    await waits.until(lambda: app.worker.readiness()[0] == 200, "readiness", explain=app.explain)
+
+
+ORDERS = """
+config = {"triggers": [{"api": {"method": "POST", "path": "/orders/{id}"}}]}
+async def handler(request, ctx):
+    await ctx.state.set("orders", request.path_params["id"], 1)
+    await ctx.state.increment("count", "n")
+    return 201, {}
+"""
+
+
+async def test_what_was_answered_before_a_stop_is_there_and_nothing_else_was_cut_off(start_app) -> None:
+    app = await start_app({"steps/orders_step.py": ORDERS}, drain_seconds=5)
+    answers: dict[str, int] = {}
+
+    async def ask(client: int) -> None:
+        for number in range(10_000):
+            name = f"{client}-{number}"
+            try:
+                answers[name] = (await asyncio.to_thread(app.request, "POST", f"/orders/{name}"))[0]
+            except OSError:
+                return
+
+    asking = [asyncio.create_task(ask(client)) for client in range(6)]
+    await waits.until(lambda: len(answers) > 30, "the first answers")
+    app.worker.stop(signal.SIGTERM)
+    await asyncio.gather(*asking)
+    assert await app.worker.wait_exit() == 0
+    assert set(answers.values()) <= {201, 503}
+    answered = {name for name, status in answers.items() if status == 201}
+    stored = {names.state_of(app.root, m.subject)[1] for m in await app.messages(f"{app.root}.state.orders.>")}
+    assert answered <= stored
+    assert await app.state("count", "n") == len(stored)

@@ -14,7 +14,8 @@ T = TypeVar("T")
 async def until(
     condition: Callable[[], Any], what: str, *, timeout: float = 10.0, explain: Callable[[], str] | None = None
 ) -> Any:
-    """The first true value of `condition`, which may be a coroutine function. Fails with `what`, and what `explain` tells, after `timeout` seconds."""
+    """The first true value of `condition`, which may be a coroutine function. Fails with `what`, and what `explain`
+    tells, after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         found = condition()

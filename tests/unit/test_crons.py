@@ -28,7 +28,9 @@ def unix(text: str) -> int:
             bound("0 2 * * *", "Europe/Paris"), "2026-01-01T00:00:00+00:00", "2026-01-01T01:00:00+00:00", id="in Paris"
         ),
         pytest.param(bound("@hourly"), "2026-01-01T00:30:00+00:00", "2026-01-01T01:00:00+00:00", id="by name"),
-        pytest.param(bound("*/5 * * * *"), "2026-01-01T00:05:00+00:00", "2026-01-01T00:10:00+00:00", id="strictly after"),
+        pytest.param(
+            bound("*/5 * * * *"), "2026-01-01T00:05:00+00:00", "2026-01-01T00:10:00+00:00", id="strictly after"
+        ),
     ],
 )
 def test_the_next_tick(cron: BoundCron, after: str, expected: str) -> None:
