@@ -101,6 +101,14 @@ def _nested(depth: int) -> Any:
             id="text that is no Unicode",
         ),
         pytest.param(
+            {"a": [1.0, float("nan"), None]},
+            "it: expected a value that JSON can hold, found nan",
+            id="not a number",
+        ),
+        pytest.param(
+            float("-inf"), "it: expected a value that JSON can hold, found -inf", id="an infinity, which is no number"
+        ),
+        pytest.param(
             _nested(300),
             "it: expected a value that JSON can hold, found Recursion limit reached",
             id="a value that is too deep",

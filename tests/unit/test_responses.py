@@ -164,6 +164,20 @@ def test_a_query_is_read_as_declared(model: Any, schema: Any, pairs: Sequence[tu
             id="no integer",
         ),
         pytest.param(
+            None,
+            SCHEMA,
+            [("limit", "1_0")],
+            Problem("query.limit", '"1_0" is not of type "integer"', "'1_0'"),
+            id="an integer as Python writes it",
+        ),
+        pytest.param(
+            None,
+            SCHEMA,
+            [("ratio", "nan")],
+            Problem("query.ratio", '"nan" is not of type "number"', "'nan'"),
+            id="not a number",
+        ),
+        pytest.param(
             None, SCHEMA, [("full", "1")], Problem("query.full", '"1" is not of type "boolean"', "'1'"), id="no boolean"
         ),
         pytest.param(

@@ -24,6 +24,8 @@ def main() -> int:
     parser.add_argument("--binding", action="append", required=True, type=Path, metavar="FILE", help="a Binding, JSON")
     parser.add_argument("--once", action="store_true", help="make one run of a cron Step, then exit")
     arguments = parser.parse_args()
+    # A handler that computes must not keep the engine, which only needs moments, waiting for 5 ms each time
+    sys.setswitchinterval(0.0005)
     logs.configure()
     try:
         return uvloop.run(_run(arguments.binding, once=arguments.once))

@@ -13,6 +13,7 @@ User code never runs on this thread: a handler that blocks costs no other run it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
@@ -30,7 +31,7 @@ from bema.ports import admin
 from bema.ports.connections import Connection, Message, publish_command
 from bema.ports.jetstream import JetStream, Outgoing
 from bema.ports.pulls import Pull
-from bema_runtime import commits, traces
+from bema_runtime import arrivals, commits, traces
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Abandoned, Committed, Committer, Conflicted, Result, Unfit
 from bema_runtime.lanes import Lanes
@@ -149,8 +150,10 @@ class Engine:
         """Take no more work, let what runs end within `seconds`, give back the rest. With the broker away, what
         cannot be committed is given up at once: its event will be delivered again."""
         self._draining = True
-        await asyncio.gather(*(pull.stop() for pull in self._pulls.values()))
         deadline = self._loop.time() + seconds
+        with contextlib.suppress(TimeoutError):
+            # A broker that does not answer would keep this process for longer than it has
+            await asyncio.wait_for(asyncio.gather(*(pull.stop() for pull in self._pulls.values())), max(1.0, seconds))
         while not self.idle and self._loop.time() < deadline:
             if not self._connection.is_connected:
                 self._committer.abandon()
@@ -220,7 +223,7 @@ class Engine:
                 self._spawn(self._write(publish_command(message.reply, _NAK)))
                 continue
             try:
-                run = self._run_of(unit, message, delivery)
+                run = arrivals.run_of(unit, message, delivery, self._stream_created)
             except Exception:
                 log.exception("A message on %s cannot be read; it will be delivered again", message.subject)
                 unit.release(1)
@@ -238,42 +241,6 @@ class Engine:
                 self._spawn_for(run, self._resume(run))
         if ready:
             self._invoker.invoke(ready)
-
-    def _run_of(self, unit: Unit, message: Message, delivery: Delivery) -> Run:
-        headers = message.headers
-        binding = unit.binding
-        event_id = envelopes.attribute(headers, envelopes.ID) or names.foreign_event(
-            self._stream_created, delivery.sequence, delivery.timestamp
-        )
-        retried = message.subject.startswith(unit.retry_prefix)
-        topic = (
-            envelopes.attribute(headers, envelopes.TYPE) if retried else names.topic_of(binding.root, message.subject)
-        )
-        event = envelopes.Event(
-            id=event_id,
-            topic=topic or "",
-            source=headers.get(envelopes.SOURCE, ""),
-            time=headers.get(envelopes.TIME, ""),
-            data=message.data,
-            key=envelopes.attribute(headers, envelopes.KEY),
-            trace_parent=headers.get(envelopes.TRACE_PARENT),
-            headers=envelopes.user_headers(headers),
-        )
-        run = Run(
-            unit=unit,
-            kind=Kind.EVENT,
-            id=(headers.get(envelopes.RUN) if retried else None) or names.run_of_event(event_id, binding.step),
-            attempt=_attempt(headers) if retried else 1,
-            trigger=unit.trigger_of(event.topic),
-            trace_id=traces.trace_of(event.trace_parent),
-            data=message.data,
-            event=event,
-            delivery=delivery,
-            retried=retried,
-        )
-        if retried:
-            run.errors = _errors(headers)
-        return run
 
     async def _resume(self, run: Run) -> None:
         """A run that may have ended, or may have a later attempt: the leader knows."""
@@ -605,19 +572,6 @@ def _headers_of(run: Run) -> Mapping[str, str]:
     if run.event is not None:
         return run.event.headers
     return dict(run.request.headers) if run.request is not None else {}
-
-
-def _attempt(headers: Mapping[str, str]) -> int:
-    text = headers.get(envelopes.ATTEMPT, "1")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
-
-
-def _errors(headers: Mapping[str, str]) -> list[dict[str, object]]:
-    try:
-        found = orjson.loads(headers.get(envelopes.ERRORS, "[]"))
-    except orjson.JSONDecodeError:
-        return []
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
 def entry_of(run: Run, failure: frames.Failure) -> dict[str, object]:

@@ -254,14 +254,31 @@ def _invalid(error: payloads.InputInvalid) -> Failure:
 def failure_of(error: BaseException) -> Failure:
     """What the engine needs to know of an exception."""
     if isinstance(error, errors.HttpError):
-        return Failure("HttpError", _unicode(str(error.detail)), http_status=error.status, http_headers=error.headers)
+        return _http_failure(error)
     return Failure(
         type(error).__name__,
         _text(error),
-        traceback=_unicode("".join(traceback.format_exception(error)).rstrip()),
+        traceback=_traceback(error),
         retryable=not isinstance(error, errors.NonRetryable),
         retry_after=error.seconds if isinstance(error, errors.RetryAfter) else None,
     )
+
+
+def _http_failure(error: errors.HttpError) -> Failure:
+    """The answer that a handler raised, or why it is none."""
+    try:
+        status = responses.check_status(error.status, lowest=400)
+        headers = dict(responses.header_pairs(error.headers))
+    except errors.PayloadInvalid as wrong:
+        return failure_of(wrong)
+    return Failure("HttpError", _unicode(str(error.detail)), http_status=status, http_headers=headers)
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return _unicode("".join(traceback.format_exception(error)).rstrip())
+    except Exception:  # noqa: BLE001 - so is what it is made from
+        return ""
 
 
 def _text(error: BaseException) -> str:

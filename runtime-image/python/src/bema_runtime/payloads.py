@@ -7,6 +7,7 @@ included), else against the trigger's JSON Schema.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +51,26 @@ def dumps(value: Any, *, what: str, limit: int) -> bytes:
         data = orjson.dumps(value, default=_plain)
     except TypeError as error:
         raise errors.PayloadInvalid(f"{what}: expected a value that JSON can hold, found {error}") from error
+    if b"null" in data and (found := _not_finite(value)) is not None:
+        raise errors.PayloadInvalid(f"{what}: expected a value that JSON can hold, found {found}")
     if len(data) > limit:
         raise errors.PayloadTooLarge(
             f"{what}: expected at most {limit} bytes of JSON, found {len(data)}; store the data elsewhere and send a "
             "reference"
         )
     return data
+
+
+def _not_finite(value: Any) -> float | None:
+    """A NaN or an infinity in a value: orjson would write null for it."""
+    match value:
+        case float():
+            return None if math.isfinite(value) else value
+        case dict():
+            return next((found for item in value.values() if (found := _not_finite(item)) is not None), None)
+        case list() | tuple():
+            return next((found for item in value if (found := _not_finite(item)) is not None), None)
+    return None
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -20,6 +21,7 @@ _BYTES = ("content-type", "application/octet-stream")
 _WHOLE = {"status", "body", "headers"}
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"([\x21-\x7e\xa1-\xff]([\t\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa1-\xff])?)?")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
 
 
@@ -40,8 +42,7 @@ def encode(result: Any) -> HttpResponse:
 
 
 def _answer(status: int, body: Any, headers: Mapping[str, str]) -> HttpResponse:
-    if not 200 <= status <= 599:
-        raise errors.PayloadInvalid(f"expected an HTTP status from 200 to 599, found {status}")
+    check_status(status)
     if body is None:
         content, kind = b"", None
     elif isinstance(body, bytes):
@@ -52,10 +53,22 @@ def _answer(status: int, body: Any, headers: Mapping[str, str]) -> HttpResponse:
         content, kind = payloads.dumps(body, what="the answer", limit=MAX_BODY), _JSON
     if status in (204, 304) and content:
         content, kind = b"", None  # HTTP has no body there
-    pairs = [_header(str(name).lower(), str(value)) for name, value in headers.items()]
+    pairs = header_pairs(headers)
     if kind is not None and all(name != "content-type" for name, _ in pairs):
         pairs.append(kind)
     return HttpResponse(status, tuple(pairs), content)
+
+
+def check_status(status: Any, *, lowest: int = 200) -> int:
+    """An HTTP status. Raises `PayloadInvalid` for any other."""
+    if not isinstance(status, int) or not lowest <= status <= 599:
+        raise errors.PayloadInvalid(f"expected an HTTP status from {lowest} to 599, found {status!r}")
+    return status
+
+
+def header_pairs(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Headers of an answer. Raises `PayloadInvalid` for one that would break out of its line, or break the framing."""
+    return [_header(str(name).lower(), str(value)) for name, value in headers.items()]
 
 
 def _header(name: str, value: str) -> tuple[str, str]:
@@ -138,9 +151,9 @@ def _typed(value: Any, schema: Mapping[str, Any] | None) -> Any:
     kind = (schema or {}).get("type")
     try:
         if kind == "integer":
-            return int(value)
+            return int(value) if _INTEGER.fullmatch(value) else value
         if kind == "number":
-            return float(value)
+            return number if math.isfinite(number := float(value)) else value
     except ValueError:
         return value
     if kind == "boolean":

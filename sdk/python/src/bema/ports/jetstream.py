@@ -85,9 +85,9 @@ class JetStream:
         """The first message at or after `sequence` that a filter matches, by direct get: it may lag behind."""
         body = json.dumps({"next_by_subj": subject_filter, "seq": sequence}).encode()
         answer = await self.connection.request(f"$JS.API.DIRECT.GET.{stream}", body)
-        if answer.status == "404":
+        if answer.status == "404" and not _is_stored(answer):
             return None
-        if answer.status is not None:
+        if answer.status is not None and not _is_stored(answer):
             raise errors.BrokerRefused(int(answer.status), answer.description)
         return _direct(answer)
 
@@ -168,7 +168,7 @@ class _Page:
 
     def take(self, burst: list[Message]) -> None:
         for message in burst:
-            if message.status is None:
+            if message.status is None or _is_stored(message):
                 self._messages.append(_direct(message))
                 self.pending = int(message.headers.get("Nats-Num-Pending", "0"))
                 continue
@@ -211,6 +211,11 @@ def _stored(message: Mapping[str, Any]) -> Stored:
         data=base64.b64decode(message.get("data") or ""),
         headers=parse_headers(base64.b64decode(message.get("hdrs") or "")),
     )
+
+
+def _is_stored(message: Message) -> bool:
+    """Whether an answer is a message of the stream: its own headers may have the names of the server's status."""
+    return "Nats-Subject" in message.headers
 
 
 def _direct(message: Message) -> Stored:

@@ -1,0 +1,62 @@
+"""Messages that arrive, as runs: an event as it was sent, or a scheduled attempt of one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+from bema.contract import envelopes, names
+from bema.contract.triggers import Kind
+from bema.ports.connections import Message
+from bema_runtime import traces
+from bema_runtime.runs import Delivery, Run, Unit
+
+
+def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str) -> Run:
+    """The run of a message. `stream_created` tells events without an id from those of a stream before."""
+    headers = message.headers
+    binding = unit.binding
+    event_id = envelopes.attribute(headers, envelopes.ID) or names.foreign_event(
+        stream_created, delivery.sequence, delivery.timestamp
+    )
+    retried = message.subject.startswith(unit.retry_prefix)
+    topic = envelopes.attribute(headers, envelopes.TYPE) if retried else names.topic_of(binding.root, message.subject)
+    event = envelopes.Event(
+        id=event_id,
+        topic=topic or "",
+        source=headers.get(envelopes.SOURCE, ""),
+        time=headers.get(envelopes.TIME, ""),
+        data=message.data,
+        key=envelopes.attribute(headers, envelopes.KEY),
+        trace_parent=headers.get(envelopes.TRACE_PARENT),
+        headers=envelopes.user_headers(headers),
+    )
+    run = Run(
+        unit=unit,
+        kind=Kind.EVENT,
+        id=(headers.get(envelopes.RUN) if retried else None) or names.run_of_event(event_id, binding.step),
+        attempt=_attempt(headers) if retried else 1,
+        trigger=unit.trigger_of(event.topic),
+        trace_id=traces.trace_of(event.trace_parent),
+        data=message.data,
+        event=event,
+        delivery=delivery,
+        retried=retried,
+    )
+    if retried:
+        run.errors = _errors(headers)
+    return run
+
+
+def _attempt(headers: Mapping[str, str]) -> int:
+    text = headers.get(envelopes.ATTEMPT, "1")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
+
+
+def _errors(headers: Mapping[str, str]) -> list[dict[str, object]]:
+    try:
+        found = orjson.loads(headers.get(envelopes.ERRORS, "[]"))
+    except orjson.JSONDecodeError:
+        return []
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []

@@ -1,0 +1,209 @@
+"""An app's data on its broker, for people: events sent, state and dead letters read. Only the ports speak to NATS."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bema.contract import bindings, envelopes, errors, names
+from bema.contract.effects import MAX_PAYLOAD_BYTES
+from bema.contract.envelopes import Event
+from bema.ports import admin, connections
+from bema.ports.jetstream import JetStream, Outgoing, Stored
+from bema_cli.workspaces import Workspace
+
+CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which app, on which broker."""
+
+    app: str
+    url: str
+
+    @property
+    def root(self) -> str:
+        return names.root(self.app)
+
+    @property
+    def stream(self) -> str:
+        return names.stream(self.app)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key of a state group."""
+
+    key: str
+    value: Any
+    revision: int
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event whose run failed for good."""
+
+    step: str
+    run: str
+    topic: str | None
+    reason: str
+    attempts: int
+    time: str
+    """When it became a dead letter."""
+    event: str | None
+    """The event's id."""
+    errors: list[dict[str, Any]]
+    """Each attempt's error: attempt, type, message, at."""
+    data: Any
+    headers: Mapping[str, str]
+    """The event's own headers."""
+
+
+def target(folder: Path, *, nats: str | None, app: str | None) -> Target:
+    """The app of the `bema dev` in a folder, unless both are given. Raises `NotRunning`, or `NameInvalid`."""
+    if app is not None and not names.is_label(app):
+        raise errors.NameInvalid(f"--app: expected a name such as my-shop, found {app!r}")
+    if nats is not None:
+        if app is None:
+            raise errors.NameInvalid("--nats URL needs --app NAME: expected an app's name, found none")
+        return Target(app, nats)
+    record = Workspace(folder).running()
+    return Target(app or record.app, record.nats)
+
+
+@contextlib.asynccontextmanager
+async def connected(target: Target) -> AsyncIterator[JetStream]:
+    """JetStream on the app's broker. Raises `BrokerUnavailable`, or `BrokerRefused` when there is no such app."""
+    connection = await connections.connect([target.url], name="bema cli", wait=CONNECT_SECONDS)
+    try:
+        js = JetStream(connection)
+        if not await admin.stream_exists(js, target.stream):
+            raise errors.BrokerUnavailable(f"expected an app named {target.app!r} on {target.url}, found none")
+        yield js
+    finally:
+        await connection.close()
+
+
+def parse_data(text: str) -> bytes:
+    """JSON, made compact. Raises `PayloadInvalid` or `PayloadTooLarge`."""
+    try:
+        data = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as error:
+        raise errors.PayloadInvalid(f"expected JSON, found {_short(text)!r}: {error}") from error
+    if len(data) > MAX_PAYLOAD_BYTES:
+        raise errors.PayloadTooLarge(
+            f"expected at most {MAX_PAYLOAD_BYTES:,} bytes of data, found {len(data):,}; put it elsewhere, send a link"
+        )
+    return data
+
+
+def new_event(target: Target, topic: str, data: bytes, *, key: str | None, headers: Mapping[str, str]) -> Event:
+    """An event from outside, at the start of a trace. Raises `ReservedHeader` or `NameInvalid`."""
+    envelopes.check_headers(headers)
+    names.encode_topic(topic)
+    return Event(
+        id=names.new_id(time.time_ns() // 1_000_000, secrets.randbits(80)),
+        topic=topic,
+        source=_source(target.app),
+        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        data=data,
+        key=key,
+        trace_parent=f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
+        headers=headers,
+    )
+
+
+def _source(app: str) -> str:
+    return f"/apps/{app}/cli"
+
+
+async def emit(js: JetStream, target: Target, event: Event) -> bool:
+    """Store an event; whether any Step hears its topic."""
+    subject = names.event(target.root, event.topic, names.partition(event.key, bindings.PARTITIONS))
+    wanted = names.event_filter(target.root, event.topic)
+    heard = any(wanted in state.filters for state in (await admin.consumer_states(js, target.stream)).values())
+    await js.publish(Outgoing(subject, event.data, envelopes.encode(event)))
+    return heard
+
+
+async def state_get(js: JetStream, target: Target, group: str, key: str) -> Entry | None:
+    """A key's value as the leader has it, or None."""
+    found = await js.get_last(target.stream, names.state(target.root, group, key))
+    return None if found is None else _entry(target, found)
+
+
+async def state_list(js: JetStream, target: Target, group: str, *, prefix: str, limit: int) -> list[Entry]:
+    """Entries of a group, by key. It may lag behind writes."""
+    found = [
+        entry
+        async for stored in js.scan(target.stream, names.state_filter(target.root, group))
+        if (entry := _entry(target, stored)) is not None and entry.key.startswith(prefix)
+    ]
+    return sorted(found, key=lambda entry: entry.key)[:limit]
+
+
+def _entry(target: Target, stored: Stored) -> Entry | None:
+    if envelopes.DELETED in stored.headers:
+        return None
+    _, key = names.state_of(target.root, stored.subject)
+    return Entry(key, _json(stored.data), stored.sequence, stored.time)
+
+
+async def dead_letters(js: JetStream, target: Target, *, step: str = "*", run: str = ">") -> list[DeadLetter]:
+    """Dead letters, the oldest first. It may lag behind writes."""
+    return [
+        _dead_letter(target, stored)
+        async for stored in js.scan(target.stream, names.dead_letter(target.root, step, run))
+    ]
+
+
+def _dead_letter(target: Target, stored: Stored) -> DeadLetter:
+    step, run = names.dead_letter_of(target.root, stored.subject)
+    headers = stored.headers
+    history = _json(headers.get(envelopes.ERRORS, "[]").encode())
+    return DeadLetter(
+        step=step,
+        run=run,
+        topic=envelopes.attribute(headers, envelopes.TYPE),
+        reason=headers.get(envelopes.REASON, ""),
+        attempts=int(headers.get(envelopes.ATTEMPT, "0")),
+        time=stored.time,
+        event=envelopes.attribute(headers, envelopes.ID),
+        errors=history if isinstance(history, list) else [],
+        data=_json(stored.data),
+        headers=envelopes.user_headers(headers),
+    )
+
+
+def step_name(text: str) -> str:
+    """A Step's name, in any way that it may be written. It is never a wildcard."""
+    return names.label(text)
+
+
+def run_id(text: str) -> str:
+    """A run's id. Raises `NameInvalid` for what cannot be one, wildcards among it."""
+    if not re.fullmatch(r"[A-Za-z0-9~_-]+(\.[A-Za-z0-9~_-]+)*", text):
+        raise errors.NameInvalid(f"expected a run's id, found {text!r}")
+    return text
+
+
+def _json(data: bytes) -> Any:
+    """JSON, or the text itself: a poison message may be anything."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data.decode("utf-8", "replace")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"

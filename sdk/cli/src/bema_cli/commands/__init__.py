@@ -1,0 +1,1 @@
+"""The commands: doors between a terminal and the modules beside this package."""

@@ -1,0 +1,113 @@
+"""Step manifests as YAML: read from files of the app's folder, written for `kubectl apply`. Deterministic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml
+
+from bema import discoveries
+from bema.contract import errors, names
+from bema.contract.models import Model
+from bema.contract.steps import Step, parse_spec
+from bema.discoveries import Found, Problem
+
+API_VERSION = f"{names.API_GROUP}/{names.API_VERSION}"
+KIND = "Step"
+
+_SUFFIXES = (".step.yaml", ".step.yml")
+
+
+class _Metadata(Model):
+    name: str
+    namespace: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads times as text, as the API server does."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as a block, without aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def is_manifest(path: Path) -> bool:
+    return path.name.endswith(_SUFFIXES)
+
+
+def read_all(folder: Path) -> tuple[list[Found], list[Problem]]:
+    """The Steps that YAML files below steps/ and src/ declare, and what is wrong with the others."""
+    found: list[Found] = []
+    problems: list[Problem] = []
+    for file in discoveries.step_files(folder, is_manifest):
+        try:
+            found.append(read(folder, file))
+        except (errors.Invalid, OSError, ValueError) as error:
+            problems += discoveries.problems_of(error, folder, file)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else None
+            problems.append(Problem(file=file, line=line, message=f"invalid YAML: {error.problem}", step_file=file))
+        except yaml.YAMLError as error:
+            problems.append(Problem(file=file, message=f"invalid YAML: {error}", step_file=file))
+    return found, problems
+
+
+def read(folder: Path, file: str) -> Found:
+    """The Step of one YAML file. Raises `StepInvalid`, or what reading raises."""
+    documents = [item for item in yaml.load_all((folder / file).read_text("utf-8"), _Loader) if item is not None]
+    if len(documents) != 1 or not isinstance(documents[0], dict):
+        raise errors.StepInvalid(f"{file}: expected one object of kind {KIND}, found {len(documents)} documents")
+    content = documents[0]
+    for key, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if content.get(key) != expected:
+            raise errors.StepInvalid(f"{file}: {key}: expected {expected!r}, found {content.get(key)!r}")
+    unknown = sorted(map(str, content.keys() - {"apiVersion", "kind", "metadata", "spec"}))
+    if unknown:
+        raise errors.StepInvalid(f"{file}: unknown key {unknown[0]!r}; valid keys are apiVersion, kind, metadata, spec")
+    try:
+        metadata = _Metadata.model_validate(content.get("metadata") or {})
+        spec = parse_spec(content.get("spec") or {}, where=file)
+        Step(name=metadata.name, spec=spec)
+    except pydantic.ValidationError as error:
+        lines = [f"{file}: metadata.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise errors.StepInvalid("\n".join(lines)) from error
+    extra = {key: value for key, value in (("labels", metadata.labels), ("annotations", metadata.annotations)) if value}
+    return Found(file=file, name=metadata.name, spec=discoveries.said(spec), metadata=extra)
+
+
+def manifest(step: Step, *, metadata: dict[str, Any], namespace: str | None) -> dict[str, Any]:
+    """A Step as the API server takes it: what its author said, and its code."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": step.name, **({"namespace": namespace} if namespace else {}), **metadata},
+        "spec": step.spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True),
+    }
+
+
+def write(objects: Iterable[dict[str, Any]]) -> str:
+    """Objects as one YAML text, `---` between them."""
+    return yaml.dump_all(
+        list(objects), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9, explicit_start=True
+    )

@@ -1,0 +1,126 @@
+"""What a worker shall run, worked out from what was found: Bindings, environment, and whether anything changed. Pure
+but for reading the files that it compares."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bema.contract import bindings, triggers
+from bema.contract.bindings import Binding, Installation, Owner
+from bema.discoveries import Found, Problem
+from bema_cli import events
+from bema_cli.checks import Findings
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A worker's work."""
+
+    steps: Sequence[Found]
+    """All good Steps, noops among them."""
+    bindings: Mapping[str, Binding]
+    """By Step file; none for noops."""
+    prints: Mapping[str, str]
+    """By Step file: a hash of all that a Step is made of."""
+    env: Mapping[str, str]
+    broken: frozenset[str]
+    """Step files that have a problem."""
+
+    @property
+    def has_api(self) -> bool:
+        return any(binding.apis for binding in self.bindings.values())
+
+
+EMPTY = Plan((), {}, {}, {}, frozenset())
+
+
+def plan(findings: Findings, env: Mapping[str, str], *, folder: Path, app: str, installation: Installation) -> Plan:
+    """The work that findings amount to."""
+    bound = {
+        found.file: bindings.bind(found.step(), Owner(namespace=app), installation)
+        for found in findings.steps
+        if found.entrypoint is not None
+    }
+    return Plan(
+        steps=findings.steps,
+        bindings=bound,
+        prints={
+            found.file: _print(found, bound[found.file], folder) for found in findings.steps if found.file in bound
+        },
+        env={**_pod_env(findings.steps), **env},
+        broken=frozenset(problem.step_file for problem in findings.problems),
+    )
+
+
+def changes(running: Plan, wanted: Plan) -> list[str]:
+    """Files whose Steps have to start, restart or stop. One that is broken now is no reason: it goes on."""
+    changed = [file for file, digest in wanted.prints.items() if running.prints.get(file) != digest]
+    gone = [file for file in running.prints if file not in wanted.prints and file not in wanted.broken]
+    env = [".env"] if running.prints and running.env != wanted.env else []
+    return sorted({*changed, *gone}) + env
+
+
+def _print(found: Found, binding: Binding, folder: Path) -> str:
+    computed = {
+        path: (folder / path).read_text("utf-8", "replace") for path in found.computed if (folder / path).exists()
+    }
+    # Where sockets are is no part of what a Step is.
+    named = binding.model_copy(update={"http": None, "health": bindings.Listen(), "metrics": bindings.Listen()})
+    content = json.dumps([named.dump(), found.files, computed], sort_keys=True)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _pod_env(steps: Sequence[Found]) -> dict[str, str]:
+    values = _declared(steps)
+    return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
+
+
+def _declared(steps: Sequence[Found]) -> dict[str, dict[str, list[str]]]:
+    """The plain variables of all Steps: by name, by value, who declares it."""
+    declared: dict[str, dict[str, list[str]]] = {}
+    for found in steps:
+        for variable in found.step().spec.pod.env or []:
+            if variable.value is not None:
+                declared.setdefault(variable.name, {}).setdefault(variable.value, []).append(found.name)
+    return declared
+
+
+def warnings(steps: Sequence[Found]) -> Iterator[str]:
+    """What Steps ask of their pods that one shared process cannot give."""
+    for found in steps:
+        pod = found.step().spec.pod
+        names = [variable.name for variable in pod.env or [] if variable.value_from is not None]
+        if names:
+            yield f"{found.name}: pod.env {', '.join(names)}: valueFrom works on a cluster only; set it in .env"
+        if pod.env_from:
+            yield f"{found.name}: pod.envFrom works on a cluster only; set its variables in .env"
+    for name, values in sorted(_declared(steps).items()):
+        if len(values) > 1:
+            who = ", ".join(sorted(step for several in values.values() for step in several))
+            yield f"pod.env {name} has different values in {who}, and here they share one process; set it in .env"
+
+
+def refused(findings: Findings) -> Iterator[Problem]:
+    """Steps that a cluster can run and `bema dev` cannot."""
+    for found in findings.steps:
+        if found.entrypoint is None and found.spec.get("triggers"):
+            message = (
+                "`bema dev` runs the code of Python Step files, found code in a manifest; it runs on a cluster only"
+            )
+            yield Problem(file=found.file, message=message, step_file=found.file)
+
+
+def running(found: Found, url: str | None) -> events.Running:
+    """A Step, for people."""
+    spec = found.step().spec
+    return events.Running(
+        name=found.name,
+        file=found.file,
+        endpoints=[(api.method.value, f"{url}{triggers.normal_path(api.path)}") for api in spec.apis],
+        topics=[topic for event in spec.events for topic in event.topics],
+        schedules=[f"{cron.schedule} ({cron.time_zone})" for cron in spec.crons],
+    )

@@ -1,0 +1,68 @@
+"""What is remembered of an exception, whatever its class does."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bema import HttpError, NonRetryable, RetryAfter
+from bema.contract.frames import Failure
+from bema_runtime import invokers
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        pytest.param(ValueError("no"), Failure("ValueError", "no", traceback="ValueError: no"), id="any error"),
+        pytest.param(
+            NonRetryable("never"),
+            Failure("NonRetryable", "never", traceback="bema.contract.errors.NonRetryable: never", retryable=False),
+            id="one that gives up",
+        ),
+        pytest.param(
+            RetryAfter(2.5),
+            Failure(
+                "RetryAfter",
+                "retry after 2.5 s",
+                traceback="bema.contract.errors.RetryAfter: retry after 2.5 s",
+                retry_after=2.5,
+            ),
+            id="one that wants a time",
+        ),
+        pytest.param(
+            HttpError(409, "taken", headers={"X-A": "1"}),
+            Failure("HttpError", "taken", http_status=409, http_headers={"x-a": "1"}),
+            id="an answer",
+        ),
+        pytest.param(
+            HttpError(200, "fine"),
+            Failure("PayloadInvalid", "expected an HTTP status from 400 to 599, found 200"),
+            id="an answer that is no error",
+        ),
+        pytest.param(
+            HttpError(400, "no", headers={"x-a": "1\r\nx-b: 2"}),
+            Failure(
+                "PayloadInvalid", r"expected a header of printable Latin-1 text on one line, found 'x-a': '1\r\nx-b: 2'"
+            ),
+            id="an answer with two lines in a header",
+        ),
+        pytest.param(
+            ValueError("\ud800"),
+            Failure("ValueError", r"\ud800", traceback=r"ValueError: \ud800"),
+            id="a text that is no Unicode",
+        ),
+        pytest.param(Silent(), Failure("Silent", "(its text cannot be made)"), id="no text at all"),
+        pytest.param(SystemExit(3), Failure("SystemExit", "3", traceback="SystemExit: 3"), id="an exit"),
+    ],
+)
+def test_what_is_remembered_of_an_exception(error: BaseException, failure: Failure) -> None:
+    found = invokers.failure_of(error)
+    if not failure.traceback:
+        found = dataclasses.replace(found, traceback="")
+    assert found == failure
