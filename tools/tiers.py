@@ -107,7 +107,7 @@ def _in_ci() -> bool:
 TIERS: dict[str, Callable[[], Result]] = {
     "check": check,
     "unit": lambda: tests("unit"),
-    "integration": lambda: tests("integration"),
+    "integration": lambda: tests("integration", "-n", "3"),  # most of their time is waiting
     "bench": bench,
     "e2e": e2e,
 }
