@@ -200,9 +200,10 @@ NAMES: tuple[Case, ...] = (
     _call("Step and run of a dead letter", "dead_letter_of", root=ROOT, subject=f"bema.shop.dlq.charge.{RUN}"),
     _call("a subject for what is known about an app", "meta", root=ROOT, what="floor"),
     _call("a Step's consumer", "durable", step="charge"),
-    _call("an event's run", "run_of_event", event_id="o1", step="charge"),
-    _call("the same event's run in another Step", "run_of_event", event_id="o1", step="ship"),
-    _call("parts of an id do not run into each other", "run_of_event", event_id="1", step="chargeo"),
+    _call("an event's run", "run_of_event", step="charge", source="/shop", event_id="o1"),
+    _call("the same event's run in another Step", "run_of_event", step="ship", source="/shop", event_id="o1"),
+    _call("the same id from another source", "run_of_event", step="charge", source="/other", event_id="o1"),
+    _call("parts of an id do not run into each other", "run_of_event", step="charge", source="", event_id="/shopo1"),
     _call("a tick's run", "run_of_tick", step="report", nominal=1_767_225_600),
     _call("the run of a Job that somebody started", "run_of_job", step="report", job="report-by-hand"),
     _call(

@@ -45,6 +45,20 @@ async def test_an_event_that_comes_twice_takes_effect_once(start_app) -> None:
     assert len(await app.events("b")) == 2
 
 
+async def test_two_producers_may_use_the_same_id(start_app) -> None:
+    app = await start_app({"steps/relay_step.py": RELAY})
+    for source in ("/one", "/other", "/one"):
+        headers = {"ce-id": "1", "ce-type": "a", "ce-source": source}
+        await app.connection.publish(f"{app.root}.evt.live.0.a", b'{"n": 1}', headers)
+
+    async def both() -> bool:
+        return await app.state("runs", "total") == 2
+
+    await waits.until(both, "one run for each source", explain=app.explain)
+    await app.wait_idle()
+    assert await app.state("runs", "total") == 2
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["the commit never arrived", "the commit was stored"])
 async def test_a_commit_whose_answer_was_cut_off_takes_effect_once(start_app, proxy: Proxy, before: bool) -> None:
     app = await start_app({"steps/relay_step.py": RELAY}, nats_url=proxy.url)

@@ -278,36 +278,39 @@ async def test_a_body_that_never_comes_holds_no_place(start_app) -> None:
 
 CONTENDED = """
 import asyncio
-config = {"triggers": [{"api": {"method": "POST", "path": "/slow"}}], "timeoutSeconds": 1}
+config = {"triggers": [{"api": {"method": "POST", "path": "/{who}/{seconds}"}}], "timeoutSeconds": 1}
 async def handler(request, ctx):
+    who = request.path_params["who"]
     n = await ctx.state.get("hot", "n", 0)
-    ctx.logger.info("begun")
-    await asyncio.sleep(0.7)
-    await ctx.state.set("hot", "mine", 1)
+    ctx.logger.info("begun by %s", who)
+    await asyncio.sleep(float(request.path_params["seconds"]))
+    await ctx.state.set("hot", who, 1)
     await ctx.state.set("hot", "n", n + 1)
 """
 
 
-async def test_a_request_past_its_time_is_not_begun_again_after_a_conflict(start_app) -> None:
+async def test_a_request_past_its_time_is_not_begun_again(start_app) -> None:
+    """One waits for its turn after a conflict, behind one that is slow, when its time is over."""
     app = await start_app({"steps/slow_step.py": CONTENDED})
-    stop = asyncio.Event()
 
-    async def disturb() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            await app.js.publish(Outgoing(names.state(app.root, "hot", "n"), b"%d" % number))
-            await asyncio.sleep(0.05)
+    def ask(who: str, seconds: float) -> asyncio.Task[tuple[int, Any, dict[str, str]]]:
+        return asyncio.create_task(asyncio.to_thread(app.request, "POST", f"/{who}/{seconds}"))
 
-    disturbing = asyncio.create_task(disturb())
-    status, _, _ = await asyncio.to_thread(app.request, "POST", "/slow")
-    stop.set()
-    await disturbing
-    begun = app.worker.output.count("begun")
-    assert status == 504
-    await asyncio.sleep(1.5)
-    assert app.worker.output.count("begun") == begun
-    assert await app.state("hot", "mine") is None
+    async def begun(who: str, times: int = 1) -> None:
+        await waits.until(lambda: app.worker.output.count(f"begun by {who}") == times, f"{who} begun", timeout=3)
+
+    late = ask("late", 0.5)
+    await begun("late")
+    first = ask("first", 0.05)
+    await begun("first")
+    await app.js.publish(Outgoing(names.state(app.root, "hot", "n"), b"5"))
+    assert (await first)[0] == 204
+    slow = ask("slow", 0.85)
+    assert (await late)[0] == 504
+    assert (await slow)[0] == 204
+    assert (await ask("last", 0))[0] == 204, "whoever waited has had its turn"
+    assert app.worker.output.count("begun by late") == 1
+    assert await app.state("hot", "late") is None
 
 
 WRAPPED = """
@@ -360,53 +363,45 @@ async def test_a_retry_of_a_topic_that_is_no_longer_heard_is_an_event(start_app)
     await app.wait_state("seen", "event", [1, 5])
 
 
-THREADS = """
-import concurrent.futures, sys
-sys.setswitchinterval(1e-6)
-config = {"triggers": [{"event": {"topics": ["a"]}}], "emits": ["b"]}
-def handler(data, ctx):
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: ctx.emit("b", n), range(400)))
-"""
-
-
-async def test_threads_of_a_handler_emit_events_of_their_own(start_app) -> None:
-    app = await start_app({"steps/threads_step.py": THREADS})
-    await app.emit("a", {})
-    await waits.until(lambda: app.events("b"), "the events", explain=app.explain)
-    events = await app.events("b")
-    assert len({event.headers["ce-id"] for event in events}) == 400
-    assert sorted(json.loads(event.data) for event in events) == list(range(400))
-
-
 UNFINISHED = """
 import asyncio
-config = {"triggers": [{"event": {"topics": ["a"]}}], "concurrency": 8}
+config = {"triggers": [{"api": {"method": "POST", "path": "/{who}/{seconds}"}}]}
 left = []
-async def handler(data, ctx):
-    if data == "leave":
+async def handler(request, ctx):
+    who = request.path_params["who"]
+    ctx.logger.info("begun by %s", who)
+    if who == "leaves":
         left.append(asyncio.create_task(ctx.state.get("hot", "n")))
         await asyncio.sleep(0.05)
-        await ctx.state.set("left", "n", 1)
         return
     n = await ctx.state.get("hot", "n", 0)
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(float(request.path_params["seconds"]))
     await ctx.state.set("hot", "n", n + 1)
 """
 
 
 async def test_a_read_that_nobody_waits_for_blocks_no_lane(start_app) -> None:
     app = await start_app({"steps/hot_step.py": UNFINISHED})
-    for _ in range(4):
-        await app.emit("a", "count")
-    for _ in range(4):
-        await app.emit("a", "leave")
-    await app.wait_state("hot", "n", 4)
-    began = asyncio.get_running_loop().time()
-    for _ in range(4):
-        await app.emit("a", "count")
-    await app.wait_state("hot", "n", 8, timeout=20)
-    assert asyncio.get_running_loop().time() - began < 2
+
+    def ask(who: str, seconds: float) -> asyncio.Task[tuple[int, Any, dict[str, str]]]:
+        return asyncio.create_task(asyncio.to_thread(app.request, "POST", f"/{who}/{seconds}"))
+
+    async def begun(who: str) -> None:
+        await waits.until(lambda: f"begun by {who}" in app.worker.output, f"{who} begun", timeout=3)
+
+    first = ask("first", 0.2)
+    await begun("first")
+    await app.js.publish(Outgoing(names.state(app.root, "hot", "n"), b"5"))
+    assert (await first)[0] == 204
+    slow = ask("slow", 0.4)
+    await begun("slow")
+    assert (await ask("leaves", 0))[0] == 204, "it ends while its read waits for the slow one's turn"
+    assert (await slow)[0] == 204
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    assert (await ask("last", 0))[0] == 204
+    assert clock() - began < 0.5, "a turn that nobody gives back costs the patience of everybody after"
+    assert await app.state("hot", "n") == 8
 
 
 STATUS = """

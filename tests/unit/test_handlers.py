@@ -38,6 +38,13 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         pytest.param(
             "x = (\n", f"{FILE}: syntax error in pay_step.py, line 1: '(' was never closed", id="a syntax error"
         ),
+        pytest.param(
+            "from pydantic import BaseModel\n\nclass Order(BaseModel):\n    id: str\n\n"
+            + API
+            + "async def handler(body: Order, ctx): ...\n",
+            f"{FILE}: expected handler(request: Request[Order], ctx) for api triggers, found an input of type Order",
+            id="an api handler that takes the body instead of the request",
+        ),
         pytest.param("x = 1\n1 / 0\n", f"{FILE}:2: ZeroDivisionError: division by zero", id="an error in the file"),
         pytest.param(
             "def f():\n    raise ValueError('x')\n\nf()\n",

@@ -18,6 +18,7 @@ from tools.demo import cluster_demos, dev_demos, orderfiles
 from tools.demo.errors import DemoError
 
 FILE = paths.REPOSITORY / "examples" / "orders" / "orders.txt"
+LOG = paths.REPOSITORY / "build" / "demo" / "dev.log"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,13 +41,13 @@ def _run(chosen: argparse.Namespace) -> int:
         case "dev":
             lines = orderfiles.load(chosen.file, chosen.orders)
             stay = chosen.stay or (sys.stdin.isatty() and sys.stdout.isatty())
-            passed = asyncio.run(dev_demos.run(dev_demos.Options(lines, folder=chosen.folder.resolve(), stay=stay)))
-            return 0 if passed else 1
+            options = dev_demos.Options(lines, folder=chosen.folder.resolve(), log=chosen.log.resolve(), stay=stay)
+            return 0 if asyncio.run(dev_demos.run(options)) else 1
         case "cluster":
             codes = tuple(cluster_demos.Code) if chosen.code == "both" else (cluster_demos.Code(chosen.code),)
             lines = orderfiles.load(chosen.file, chosen.orders)
-            options = cluster_demos.Options(lines, codes=codes, name=chosen.name, keep=chosen.keep)
-            return 0 if cluster_demos.run(options) else 1
+            chosen_cluster = cluster_demos.Options(lines, codes=codes, name=chosen.name, keep=chosen.keep)
+            return 0 if cluster_demos.run(chosen_cluster) else 1
         case "file":
             sys.stdout.write(orderfiles.dump(list(orderfiles.generate(chosen.orders, seed=chosen.seed))))
     return 0
@@ -57,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     dev = commands.add_parser("dev", help="in `bema dev`, its worker killed in mid-run")
     dev.add_argument("--folder", type=Path, default=FILE.parent, help="the app (default: examples/orders)")
+    dev.add_argument(
+        "--log", type=Path, default=LOG, help="file for the app's own output (default: build/demo/dev.log)"
+    )
     dev.add_argument("--stay", action="store_true", help="stay up at the end, as on a terminal")
     cluster = commands.add_parser("cluster", help="on a test cluster, while pods are deleted by force")
     cluster.add_argument("--code", choices=("inline", "image", "both"), default="both", help="how code reaches pods")

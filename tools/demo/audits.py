@@ -294,10 +294,10 @@ def _nothing_else(facts: Facts) -> _Outcome:
 _CHECKS: tuple[tuple[str, Callable[[Facts], _Outcome]], ...] = (
     ("every good order is accepted", _every_order_accepted),
     ("an accepted order makes one order.created", _one_event_each),
-    ("it ends once: paid or rejected, with one event", _one_final_state_each),
+    ("it ends once, as paid or rejected", _one_final_state_each),
     ("its customer is told once", _one_notification_each),
-    ("stock: what was there = what was sold + what is left", _stock_conserved),
+    ("stock at first = sold + left, per product", _stock_conserved),
     ("paid orders = charges at the provider", _paid_is_charged),
-    ("a malformed one is refused or dead-lettered, with a reason", _malformed_turned_away),
+    ("malformed: refused or dead-lettered, once", _malformed_turned_away),
     ("the broker holds nothing else", _nothing_else),
 )

@@ -27,8 +27,10 @@ from tools.demo.orderfiles import Line
 from tools.images.builders import Built
 
 FIRST_STRIKE = 0.1
-LAST_STRIKE = 0.8
+LAST_STRIKE = 0.7
 """Parts of the file that are settled when the first and the last pod is deleted."""
+MORE_STRIKES = (0.8, 0.85, 0.9, 0.95)
+"""When again, as long as nothing was interrupted."""
 
 
 class Code(StrEnum):
@@ -136,13 +138,20 @@ async def _trial(app: KubeApp, provider: providers.Provider, lines: Sequence[Lin
 
 
 async def _delete_in_turn(app: KubeApp, steps: Sequence[str], broker: Broker, driver: Driver) -> list[Interruption]:
-    """Delete the pods of each Step and the broker's, spread over the sending, with the broker's in the middle."""
+    """Delete the pods of each Step and the broker's, spread over the sending, the broker's in the middle. Pods have
+    a moment to end what they have in hand: if all of them could, one more is deleted, and so on."""
     half = len(steps) // 2
     victims: list[str | None] = [*steps[:half], None, *steps[half:]]
     done: list[Interruption] = []
     for number, step in enumerate(victims):
         await driver.progress.reached(FIRST_STRIKE + (LAST_STRIKE - FIRST_STRIKE) * number / (len(victims) - 1))
         done.append(await _delete(app, step, broker, driver))
+        stages.say(done[-1].text)
+    for part in MORE_STRIKES:
+        await driver.progress.reached(part)
+        if driver.progress.unanswered or await broker.repeated_deliveries():
+            break
+        done.append(await _delete(app, API_STEP, broker, driver))
         stages.say(done[-1].text)
     return done
 

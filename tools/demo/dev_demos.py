@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.cluster import paths, stages
+from tools.cluster import stages
 from tools.demo import brokers, devs, interruptions, providers, trials
 from tools.demo.devs import Dev
 from tools.demo.drivers import Driver
@@ -27,9 +27,10 @@ class Options:
     """What the caller chose."""
 
     lines: Sequence[Line]
-    folder: Path = paths.REPOSITORY / "examples" / "orders"
-    log: Path = paths.REPOSITORY / "build" / "demo" / "dev.log"
-    stay: bool = False
+    folder: Path
+    log: Path
+    """Where the app's own output goes."""
+    stay: bool
     """Offer to stay up at the end."""
 
 

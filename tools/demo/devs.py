@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.cluster import paths
 from tools.demo.errors import DemoError
+
+from bema_cli import processes
+from bema_cli.processes import Child
 
 START_SECONDS = 60.0
 STOP_SECONDS = 45.0
-_LINE = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Ready:
 class Dev:
     """A running `bema dev`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
-        self._process = process
+    def __init__(self, child: Child, log: Path) -> None:
+        self._child = child
         self._log = log
         self._changed = asyncio.Event()
         self._ready: list[Ready] = []
@@ -61,12 +63,14 @@ class Dev:
 
     async def follow(self) -> None:
         """Read what it says until it ends."""
-        assert self._process.stdout is not None
+        rest = b""
         with self._log.open("wb") as log:
-            async for line in self._process.stdout:
-                log.write(line)
+            while chunk := await self._child.stdout.read(65536):
+                log.write(chunk)
                 log.flush()
-                self._hear(line)
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    self._hear(line)
         self._ended = True
         self._changed.set()
 
@@ -82,7 +86,7 @@ class Dev:
                 self._exited.add(event["worker"])
         self._changed.set()
 
-    async def _until(self, holds: Any, what: str) -> None:
+    async def _until(self, holds: Callable[[], bool], what: str) -> None:
         try:
             async with asyncio.timeout(START_SECONDS):
                 while not holds():
@@ -96,36 +100,20 @@ class Dev:
     def _last_words(self) -> str:
         return self._log.read_text("utf-8", "replace")[-2000:].strip() or "it said nothing"
 
-    async def stop(self) -> None:
-        """Ask it to end; if it does not, end its whole session, which is ours alone."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
-        except TimeoutError:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            await self._process.wait()
-
 
 @asynccontextmanager
 async def running(folder: Path, *, log: Path, env: Mapping[str, str]) -> AsyncIterator[Dev]:
     """`bema dev` in `folder` for the time of the block; `env` is added to ours, `log` gets all that it says."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bema_cli", "dev", str(folder), "--json"),
-        env={**os.environ, **env},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        # Ctrl-C at the terminal is for the demo alone, which then stops this in good order.
-        start_new_session=True,
-        limit=_LINE,
+    command = [sys.executable, "-m", "bema_cli", "dev", str(folder), "--json"]
+    child = await processes.start(
+        command, env={**os.environ, **env}, cwd=paths.REPOSITORY, at_parents_death=signal.SIGTERM
     )
-    dev = Dev(process, log)
+    dev = Dev(child, log)
     following = asyncio.create_task(dev.follow())
     try:
         await dev.wait_ready(1)
         yield dev
     finally:
-        await dev.stop()
+        await child.stop(seconds=STOP_SECONDS)
         await following

@@ -16,19 +16,19 @@ from tools.images.builders import Built
 SYSTEM = "bema-system"
 ORDERS_IMAGE = "localhost/orders:dev"
 ANNOTATION_ARCHIVE = "bema.dev/archive"
-_RELEASED = ("runtime", "operator", "nats")
+IMAGES = ("runtime", "operator", "nats")
 
 
 def install(cluster: Cluster) -> Built:
     """Bring up Bema, or what has changed of it; the runtime's image."""
-    built = {name: catalogues.build(name) for name in _RELEASED}
+    built = {name: catalogues.build(name) for name in IMAGES}
     with stages.stage("images into the cluster"):
         for image in built.values():
             cluster.load(image.archive)
     with stages.stage("CRD, operator and NATS"):
         cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(paths.REPOSITORY / "crds"))
         cluster.kubectl(
-            "apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": _items(built)})
+            "apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests(built)})
         )
         cluster.kubectl("wait", "--for=condition=Established", "crd/steps.bema.dev", "--timeout=30s")
         for workload in ("statefulset/nats", "deployment/bema-operator"):
@@ -36,7 +36,7 @@ def install(cluster: Cluster) -> Built:
     return built["runtime"]
 
 
-def _items(built: dict[str, Built]) -> list[dict[str, Any]]:
+def manifests(built: dict[str, Built]) -> list[dict[str, Any]]:
     """The objects of `deploy/`, namespace first, with the images that were built. An image's tag stays the same when
     its content changes, so the archive's name is noted on the pods: a new one replaces them."""
     text = "---\n".join(path.read_text() for path in sorted((paths.REPOSITORY / "deploy").glob("*.yaml")))

@@ -54,6 +54,7 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._charges: dict[str, Charge] = {}
+        self._keys: Counter[str] = Counter()
         self._tries: Counter[str] = Counter()
         self._clients: Counter[str] = Counter()
 
@@ -61,8 +62,9 @@ class Ledger:
         """Status and body of the answer; no status when the answer is to be lost. `client` is what asked."""
         with self._lock:
             self._clients[client] += 1
-            self._tries[key] += 1
-            first = self._tries[key] == 1
+            self._keys[key] += 1
+            self._tries[order_id] += 1
+            first = self._tries[order_id] == 1
             match fate(order_id):
                 case Fate.DECLINED:
                     return 402, {"reason": "card declined"}
@@ -84,9 +86,9 @@ class Ledger:
             return dict(self._clients)
 
     def repeats(self) -> int:
-        """Requests that came again with a key that had been charged or declined before."""
+        """Requests that came again with a key that had come before."""
         with self._lock:
-            return sum(tries - 1 for tries in self._tries.values())
+            return sum(times - 1 for times in self._keys.values())
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,15 +21,15 @@ LINES_EVERY = 2.0
 """Seconds between lines of progress where there is no terminal."""
 
 
-class Bars:
+class Bars(Protocol):
     """Some counts on their way to their totals."""
 
     def update(self, **done: int) -> None:
         """How far each is, by name."""
-        raise AssertionError("made by `bars`")
+        ...
 
 
-class _Drawn(Bars):
+class _Drawn:
     def __init__(self, progress: Progress, tasks: dict[str, TaskID]) -> None:
         self._progress = progress
         self._tasks = tasks
@@ -38,7 +39,7 @@ class _Drawn(Bars):
             self._progress.update(self._tasks[name], completed=count)
 
 
-class _Written(Bars):
+class _Written:
     def __init__(self, totals: dict[str, int]) -> None:
         self._totals = totals
         self._done = dict.fromkeys(totals, 0)
@@ -72,7 +73,7 @@ def bars(**totals: int) -> Iterator[Bars]:
 
 def show(verdict: Verdict, interruptions: list[str]) -> None:
     """The audit as a table on standard output, its sentence last."""
-    console = Console(file=sys.stdout, soft_wrap=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     table = Table(title="Audit: the broker, the provider and the driver compared", title_justify="left")
     table.add_column("must hold")
     table.add_column("examined", justify="right")
@@ -83,7 +84,7 @@ def show(verdict: Verdict, interruptions: list[str]) -> None:
         table.add_row(_title(check), str(check.examined), str(count), "[red]FAILED" if count else "[green]holds")
     console.print(table)
     for text in interruptions:
-        console.print(f"  {escape(text)}", highlight=False)
+        console.print(f"  {escape(text)}", highlight=False, soft_wrap=True)
     for reason, count in sorted(verdict.reasons.items()):
         console.print(f"  {count:>3} malformed {escape(reason)}", highlight=False)
     console.print(verdict.sentence(), style="bold green" if verdict.passed else "bold red", highlight=False)

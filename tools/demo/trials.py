@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from examples.orders.lib.catalogue import CATALOGUE
@@ -22,11 +23,13 @@ from tools.demo.orderfiles import Kind, Line
 from tools.demo.providers import Ledger
 
 STANDSTILL = 45.0
-"""Seconds without any progress after which what is missing is taken for lost. A message in a dead process's hand comes
-again after ten."""
+"""Seconds without any progress after which what is missing is taken for lost, though there are events on their way. One
+in a dead process's hand comes again after ten."""
+QUIET = 5.0
+"""The same, with nothing on its way."""
 EVERY = 0.25
 
-Sabotage = Callable[[Driver], Awaitable[Sequence[Interruption]]]
+Sabotage = Callable[[Driver], Coroutine[Any, Any, Sequence[Interruption]]]
 
 
 @dataclass(frozen=True)
@@ -112,12 +115,8 @@ async def run(scene: Scene, sabotage: Sabotage) -> Outcome:
 async def _send(driver: Driver, sabotage: Sabotage) -> tuple[list[Sent], Sequence[Interruption]]:
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(driver.run())
-        striking = group.create_task(_collect(sabotage(driver)))
+        striking = group.create_task(sabotage(driver))
     return sending.result(), striking.result()
-
-
-async def _collect(striking: Awaitable[Sequence[Interruption]]) -> Sequence[Interruption]:
-    return await striking
 
 
 async def _watch(driver: Driver, broker: Broker, bars: screens.Bars) -> None:
@@ -136,16 +135,17 @@ async def _settle(broker: Broker, sent: Sequence[Sent]) -> None:
     accepted = sum(item.accepted for item in sent if item.line.kind is Kind.ORDER)
     wrong = sum(item.line.kind is Kind.WRONG_EVENT for item in sent)
     last = _Settled(-1, -1, -1)
-    deadline = time.monotonic() + STANDSTILL
+    moved = time.monotonic()
     while True:
         now = _Settled(await broker.count("state.notifications.*"), await broker.count("dlq.>"), await broker.waiting())
         if now.ended >= accepted and now.dead >= wrong and now.waiting == 0:
             return
         if now != last:
-            last, deadline = now, time.monotonic() + STANDSTILL
-        if time.monotonic() > deadline:
+            last, moved = now, time.monotonic()
+        patience = STANDSTILL if now.waiting else QUIET
+        if time.monotonic() - moved > patience:
             stages.say(
-                f"nothing has moved for {STANDSTILL:g} s: expected {accepted} orders ended and {wrong} dead letters, "
+                f"nothing has moved for {patience:g} s: expected {accepted} orders ended and {wrong} dead letters, "
                 f"found {now.ended} and {now.dead}, with {now.waiting} events on their way"
             )
             return

@@ -22,10 +22,11 @@ def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str
     )
     retried = message.subject.startswith(unit.retry_prefix)
     topic = envelopes.attribute(headers, envelopes.TYPE) if retried else names.topic_of(binding.root, message.subject)
+    source = headers.get(envelopes.SOURCE, "")
     event = envelopes.Event(
         id=event_id,
         topic=topic or "",
-        source=headers.get(envelopes.SOURCE, ""),
+        source=source,
         time=headers.get(envelopes.TIME, ""),
         data=message.data,
         key=envelopes.attribute(headers, envelopes.KEY),
@@ -35,7 +36,7 @@ def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str
     run = Run(
         unit=unit,
         kind=Kind.EVENT,
-        id=(headers.get(envelopes.RUN) if retried else None) or names.run_of_event(event_id, binding.step),
+        id=(headers.get(envelopes.RUN) if retried else None) or names.run_of_event(binding.step, source, event_id),
         attempt=_attempt(headers) if retried else 1,
         trigger=unit.trigger_of(event.topic),
         trace_id=traces.trace_of(event.trace_parent),

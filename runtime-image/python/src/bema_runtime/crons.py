@@ -20,7 +20,7 @@ from bema.contract.triggers import Kind, Overlap
 from bema_runtime import traces
 from bema_runtime.commits import RunOutcome
 from bema_runtime.committers import Abandoned, Conflicted, Result, Unfit
-from bema_runtime.engines import Engine, entry_of
+from bema_runtime.engines import Engine, entry_of, note_retry
 from bema_runtime.runs import Run, Unit
 
 log = logging.getLogger(__name__)
@@ -86,14 +86,7 @@ async def run_to_end(engine: Engine, run: Run) -> RunOutcome:
         run.errors.append(entry)
         match engine.next_action(run, failure):
             case retries.Retry(seconds=seconds, attempt=attempt):
-                log.warning(
-                    "The handler failed: %s: %s; trying again in %.3g s",
-                    failure.type,
-                    failure.message,
-                    seconds,
-                    extra={**run.log_fields, "error": failure.traceback},
-                )
-                run.unit.metrics.retries += 1
+                note_retry(run, failure, seconds)
                 await asyncio.sleep(seconds)
                 run.attempt = attempt
             case retries.GiveUp(reason=reason):

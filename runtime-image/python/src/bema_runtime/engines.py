@@ -34,6 +34,7 @@ from bema.ports.pulls import Pull
 from bema_runtime import arrivals, commits, traces
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Abandoned, Committed, Committer, Conflicted, Result, Unfit
+from bema_runtime.hands import ACK, NAK, Hands
 from bema_runtime.lanes import Lanes
 from bema_runtime.mailboxes import Mailbox
 from bema_runtime.metrics import Metrics
@@ -45,10 +46,6 @@ log = logging.getLogger(__name__)
 HEARTBEAT = 3.0
 GRACE = 10.0
 """How long a handler may go on after it was cancelled, in seconds, before the process gives itself up."""
-
-_ACK = b"+ACK"
-_NAK = b"-NAK"
-_WORKING = b"+WPI"
 
 
 class Engine:
@@ -73,10 +70,10 @@ class Engine:
         self._stream = units[0].binding.stream.name
         self._committer = Committer(self._js, self._stream, metrics=metrics, settle=self._settle)
         self._lanes = Lanes()
+        self._hands = Hands(connection, self._lanes)
         self._reader = StateReader(self._js, self._stream, self._lanes)
         self._numbers = itertools.count(1)
         self._running: dict[int, Run] = {}
-        self._in_hand: dict[tuple[str, str, int], Run] = {}
         self._pulls: dict[str, Pull] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stream_created = ""
@@ -144,27 +141,29 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        return not self._in_hand and not self._running
+        return not self._hands and not self._running
+
+    async def stop_pulling(self, seconds: float) -> None:
+        """Take no more events; what arrives all the same is given back. At most `seconds`: a broker that does not
+        answer would keep this process for longer than it has."""
+        self._draining = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(pull.stop() for pull in self._pulls.values())), max(1.0, seconds))
 
     async def drain(self, seconds: float) -> None:
-        """Take no more work, let what runs end within `seconds`, give back the rest. With the broker away, what
-        cannot be committed is given up at once: its event will be delivered again."""
-        self._draining = True
+        """Let what runs end within `seconds`, give back the rest. With the broker away, what cannot be committed is
+        given up at once: its event will be delivered again."""
         deadline = self._loop.time() + seconds
-        with contextlib.suppress(TimeoutError):
-            # A broker that does not answer would keep this process for longer than it has
-            await asyncio.wait_for(asyncio.gather(*(pull.stop() for pull in self._pulls.values())), max(1.0, seconds))
         while not self.idle and self._loop.time() < deadline:
             if not self._connection.is_connected:
                 self._committer.abandon()
             await asyncio.sleep(0.02)
-        left = list(self._in_hand.values())
         for number in list(self._running):
             self._invoker.cancel(frames.Cancel(number, "the process stops"))
-        await self._write(b"".join(self._reply(run, _NAK) for run in left))
+        left = await self._hands.give_back()
         await self._committer.close()
         if left:
-            log.warning("Gave back %d events whose runs had not ended within %g s", len(left), seconds)
+            log.warning("Gave back %d events whose runs had not ended within %g s", left, seconds)
 
     async def close(self) -> None:
         for task in list(self._tasks):
@@ -190,7 +189,7 @@ class Engine:
             await work
         except Exception:
             log.exception("A run could not be settled; its event will be delivered again", extra=run.log_fields)
-            self._forget(run, None)
+            self._hands.forget(run, None)
 
     async def _watch(self) -> None:
         """Every second: attempts past their deadline are cancelled; every third: what is in hand is kept in hand."""
@@ -198,7 +197,7 @@ class Engine:
             await asyncio.sleep(1)
             self._cancel_overdue(time.time())
             if tick % int(HEARTBEAT) == 0:
-                await self._write(b"".join(self._reply(run, _WORKING) for run in self._in_hand.values()))
+                await self._hands.keep()
 
     def _cancel_overdue(self, now: float) -> None:
         for number, run in list(self._running.items()):
@@ -220,7 +219,7 @@ class Engine:
         for message in burst:
             delivery = Delivery.of(message.subject, message.reply)
             if self._draining:
-                self._spawn(self._write(publish_command(message.reply, _NAK)))
+                self._spawn(self._hands.write(publish_command(message.reply, NAK)))
                 continue
             try:
                 run = arrivals.run_of(unit, message, delivery, self._stream_created)
@@ -228,13 +227,8 @@ class Engine:
                 log.exception("A message on %s cannot be read; it will be delivered again", message.subject)
                 unit.release(1)
                 continue
-            held = self._in_hand.get(run.place)
-            if held is not None:
-                if held.takes(delivery):
-                    unit.release(1)
+            if not self._hands.take(run):
                 continue
-            self._in_hand[run.place] = run
-            unit.in_flight += 1
             if delivery.delivered == 1 and not run.retried and len(run.data) <= self._largest(run):
                 ready.append(self._invocation(run))
             else:
@@ -246,7 +240,7 @@ class Engine:
         """A run that may have ended, or may have a later attempt: the leader knows."""
         if await self._has_moved_on(run):
             log.info("The run has an end or a later attempt already", extra=run.log_fields)
-            await self._let_go(run, _ACK)
+            await self._hands.let_go(run, ACK)
             return
         if len(run.data) > (largest := self._largest(run)):
             text = f"expected at most {largest} bytes of data, found {len(run.data)}; send a reference instead"
@@ -323,14 +317,14 @@ class Engine:
                 if not run.waiter.done():
                     run.waiter.set_result(end)
             elif end.outcome is Outcome.OK and not end.effects:
-                acks.append(self._reply(run, _ACK))
-                self._forget(run, "ok")
+                acks.append(self._hands.answer(run, ACK))
+                self._hands.forget(run, "ok")
             elif end.outcome is Outcome.OK:
                 self._committer.submit(Commit(run, RunOutcome.OK, end.effects))
             else:
                 self._spawn_for(run, self._failed(run, end))
         if acks:
-            self._spawn(self._write(b"".join(acks)))
+            self._spawn(self._hands.write(b"".join(acks)))
 
     # Settling
 
@@ -345,8 +339,8 @@ class Engine:
                 continue
             match result:
                 case Committed():
-                    acks.append(self._reply(run, _ACK))
-                    self._forget(run, commit.outcome)
+                    acks.append(self._hands.answer(run, ACK))
+                    self._hands.forget(run, commit.outcome)
                 case Conflicted():
                     self._note_conflict(run, result)
                     self._again(run)
@@ -354,11 +348,11 @@ class Engine:
                     self._spawn_for(run, self._failed(run, _unfit(run, reason)))
                 case Unfit(reason=reason):
                     log.error("The dead letter cannot be written: %s", reason, extra=run.log_fields)
-                    self._forget(run, None)
+                    self._hands.forget(run, None)
                 case Abandoned():
-                    self._forget(run, None)
+                    self._hands.forget(run, None)
         if acks:
-            self._spawn(self._write(b"".join(acks)))
+            self._spawn(self._hands.write(b"".join(acks)))
 
     def _note_conflict(self, run: Run, conflict: Conflicted) -> None:
         run.conflicts += 1
@@ -393,15 +387,8 @@ class Engine:
             return
         match self.next_action(run, failure):
             case retries.Retry(seconds=seconds, attempt=attempt):
-                log.warning(
-                    "The handler failed: %s: %s; trying again in %.3g s",
-                    failure.type,
-                    failure.message,
-                    seconds,
-                    extra={**run.log_fields, "error": failure.traceback},
-                )
+                note_retry(run, failure, seconds)
                 run.errors.append(entry)
-                run.unit.metrics.retries += 1
                 await self._schedule(run, seconds=seconds, attempt=attempt)
             case retries.GiveUp(reason=reason):
                 await self._give_up(run, reason, entry)
@@ -419,7 +406,7 @@ class Engine:
         if run.event is None:
             raise AssertionError("only events are scheduled")
         await self._store(commits.retry(run, run.event, at=time.time() + seconds, attempt=attempt))
-        await self._let_go(run, _ACK, outcome="retry")
+        await self._hands.let_go(run, ACK, outcome="retry")
 
     async def _store(self, message: Outgoing) -> None:
         """Store a message, however long it takes: the event stays in hand meanwhile."""
@@ -458,32 +445,6 @@ class Engine:
             run, RunOutcome.DEAD, extra=[commits.dead_letter(run, event, reason=reason, largest=self._largest(run))]
         )
 
-    async def _let_go(self, run: Run, word: bytes, *, outcome: str | None = None) -> None:
-        reply = self._reply(run, word)
-        self._forget(run, outcome)
-        await self._write(reply)
-
-    def _forget(self, run: Run, outcome: str | None) -> None:
-        metrics = run.unit.metrics
-        if self._in_hand.pop(run.place, None) is not None:
-            run.unit.in_flight -= 1
-            run.unit.release(1 + len(run.twins))
-        self._lanes.leave(run)
-        if outcome is not None:
-            metrics.runs[run.kind, outcome] += 1
-
-    def _reply(self, run: Run, word: bytes) -> bytes:
-        if run.delivery is None:
-            return b""
-        if not run.twins:
-            return b"PUB %b 4\r\n%b\r\n" % (run.delivery.reply.encode(), word)
-        return b"".join(publish_command(delivery.reply, word) for delivery in (run.delivery, *run.twins))
-
-    async def _write(self, commands: bytes) -> None:
-        """Acknowledgements that cannot be sent now are not sent later: the event comes again and its end is found."""
-        if commands and self._connection.is_connected:
-            await self._connection.write(commands)
-
     # Runs that somebody waits for: api and cron
 
     async def execute(self, run: Run) -> tuple[End, Result | None]:
@@ -501,9 +462,10 @@ class Engine:
                 if not isinstance(result, Conflicted):
                     return end, result
                 self._note_conflict(run, result)
+                if run.conflicts <= run.binding.limits.conflicts:
+                    await self._lanes.enter_all(run.reads, run)
                 if run.conflicts > run.binding.limits.conflicts or run.given_up:
                     return end, result
-                await self._lanes.enter_all(run.reads, run)
         finally:
             self._lanes.leave(run)
             run.unit.in_flight -= 1
@@ -584,6 +546,18 @@ def entry_of(run: Run, failure: frames.Failure) -> dict[str, object]:
         **({"details": list(failure.details)} if failure.details else {}),
         **({"traceback": failure.traceback} if failure.traceback else {}),
     }
+
+
+def note_retry(run: Run, failure: frames.Failure, seconds: float) -> None:
+    """Say and count that an attempt failed and another one follows."""
+    log.warning(
+        "The handler failed: %s: %s; trying again in %.3g s",
+        failure.type,
+        failure.message,
+        seconds,
+        extra={**run.log_fields, "error": failure.traceback},
+    )
+    run.unit.metrics.retries += 1
 
 
 def _unfit(run: Run, reason: str) -> End:

@@ -117,8 +117,6 @@ class PythonInvoker:
                 await self._run(invoke, execution, end)
         except payloads.InputInvalid as error:
             end.outcome, end.failure = Outcome.INVALID, _invalid(error)
-        except asyncio.CancelledError:
-            end.outcome = Outcome.CANCELLED
         except BaseException as error:  # noqa: BLE001 - whatever user code raises becomes the end of its attempt
             end.outcome, end.failure = Outcome.FAILED, failure_of(error)
         if execution.cancelled is not None:

@@ -129,6 +129,8 @@ class Process:
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
 
     async def _close(self) -> None:
+        if self._engine is not None:
+            await self._engine.stop_pulling(self._left)
         if self._api is not None:
             inherited = any(binding.http is not None and binding.http.fd is not None for binding in self._bindings)
             await asyncio.sleep(0 if inherited else min(LINGER, self._left))

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -206,9 +207,10 @@ async def _read_body(request: Request, limit: int) -> bytes | None:
     return bytes(chunks)
 
 
-def _specificity(path: str) -> list[tuple[bool, str]]:
-    """Literal parts before parameters, so that `/orders/latest` is found before `/orders/{id}`."""
-    return [("{" in part, part) for part in path.split("/")]
+def _specificity(path: str) -> list[tuple[bool, int, str]]:
+    """Literal parts before parameters, and more of a literal before less of it: `/files/latest`, then
+    `/files/{id}.json`, then `/files/{id}`."""
+    return [("{" in part, -len(re.sub(r"\{.*?\}", "", part)), part) for part in path.split("/")]
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

@@ -77,7 +77,22 @@ def load(folder: Path, file: str) -> Handler:
     if not isinstance(written, str) or not written:
         raise errors.StepInvalid(f"{file}: name: expected a text, found {written!r}")
     input_type, takes_request, takes = _signature(file, function) if function is not None else (Any, False, 0)
+    if takes and not takes_request and is_typed(input_type) and _is_api_only(triggers):
+        raise errors.StepInvalid(
+            f"{file}: expected handler(request: Request[{_name(input_type)}], ctx) for api triggers, "
+            f"found an input of type {_name(input_type)}"
+        )
     return Handler(file, written, config, function, input_type, takes_request, takes)
+
+
+def _is_api_only(triggers: Any) -> bool:
+    return isinstance(triggers, list | tuple) and all(
+        isinstance(trigger, Mapping) and "api" in trigger for trigger in triggers
+    )
+
+
+def _name(annotation: Any) -> str:
+    return str(getattr(annotation, "__name__", annotation))
 
 
 def _plain_name(file: str) -> str:

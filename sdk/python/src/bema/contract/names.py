@@ -280,9 +280,10 @@ def _id(*parts: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def run_of_event(event_id: str, step: str) -> str:
-    """A run's id for an event: the same for every delivery and attempt, another for each Step."""
-    return _id("event", step, event_id)
+def run_of_event(step: str, source: str, event_id: str) -> str:
+    """A run's id for an event: the same for every delivery and attempt, another for each Step. CloudEvents makes an
+    event's id unique for its source only."""
+    return _id("event", step, f"{len(source)}:{source}{event_id}")
 
 
 def run_of_tick(step: str, nominal: int) -> str:

@@ -252,6 +252,7 @@ class Connection:
     async def _on_reconnect(self) -> None:
         log.info("The connection to NATS is back")
         self._told = False
+        self.problem = None
         for listener in self._listeners:
             listener()
 
