@@ -10,14 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-from tests.support import brokers, runtimes, waits
-
 from bema.contract import names
 from bema.contract.bindings import AppStream
 from bema.ports import admin
 from bema.ports.jetstream import BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE, EXPECTED_LAST, Stored
 from bench import measures
 from bench.measures import Measure, Round
+from tests.support import brokers, runtimes, waits
 
 STEP = """
 config = {"triggers": [{"event": {"topics": ["work"]}}], "emits": ["done"], "concurrency": 256}

@@ -12,14 +12,13 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.support import brokers, runtimes, waits
-
 from bema.contract import names
 from bema.contract.bindings import Consumer
 from bema.ports import admin
 from bema.ports.connections import publish_command
 from bench import measures
 from bench.measures import Measure, Round
+from tests.support import brokers, runtimes, waits
 
 CONCURRENCY = 1024
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tools import vectors
 
 from bema.contract import crds
 from bema.contract.bindings import Binding
 from bema.contract.models import Model
 from bema.contract.steps import StepSpec
+from tools import vectors
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Generated from bema.contract; change the models and run `make gen`.\n"

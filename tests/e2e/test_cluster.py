@@ -19,6 +19,7 @@ from pathlib import Path
 import nats
 import nats.js
 import pytest
+
 from tools.cluster import boxes, clusters, components, errors, images, journals, names, paths, processes, waits
 
 pytestmark = pytest.mark.e2e

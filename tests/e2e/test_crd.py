@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.support import strategies
-from tools.cluster import errors
 
 from bema.contract.steps import MAX_INLINE_BYTES, StepSpec
+from tests.support import strategies
+from tools.cluster import errors
 
 pytestmark = pytest.mark.e2e
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support import installs, waits
-from tools.cluster import errors
-from tools.cluster.clusters import Cluster
-from tools.images import catalogues
 
 from bema.contract import names
 from bema.ports import connections
 from bema.ports.jetstream import JetStream
+from tests.support import waits
+from tools import installs
+from tools.cluster import errors
+from tools.cluster.clusters import Cluster
 
 pytestmark = pytest.mark.e2e
 
@@ -102,14 +102,7 @@ class Space:
 @pytest.fixture(scope="module")
 def installed(cluster: Cluster) -> Cluster:
     cluster.verify()
-    for name in catalogues.IMAGES:
-        cluster.load(catalogues.build(name).archive)
-    references = {name: image.reference for name, image in catalogues.IMAGES.items()}
-    installs.install(cluster, installs.Images(**references))
-    # The images keep their names: make sure that the pods are of these.
-    cluster.kubectl("-n", installs.NAMESPACE, "delete", "pod", "--all", "--wait=true")
-    for workload in ("statefulset/nats", "deployment/bema-operator"):
-        cluster.kubectl("-n", installs.NAMESPACE, "rollout", "status", workload, "--timeout=60s", seconds=70)
+    installs.install(cluster)
     return cluster
 
 
@@ -123,7 +116,7 @@ def space(installed: Cluster) -> Iterator[Space]:
 
 
 def restart_operator(cluster: Cluster) -> None:
-    where = ("-n", installs.NAMESPACE)
+    where = ("-n", installs.SYSTEM)
     cluster.kubectl(*where, "rollout", "restart", "deployment/bema-operator")
     cluster.kubectl(*where, "rollout", "status", "deployment/bema-operator", "--timeout=60s", seconds=70)
 
@@ -344,7 +337,7 @@ def test_the_kubelets_and_the_api_servers_own_words_are_in_the_status(space: Spa
 
 
 def test_the_consumer_of_a_step_that_is_gone_is_removed_after_its_grace(space: Space) -> None:
-    where = ("-n", installs.NAMESPACE)
+    where = ("-n", installs.SYSTEM)
     change = (*where, "set", "env", "deployment/bema-operator")
     space.cluster.kubectl(*change, "BEMA_ORPHAN_GRACE_SECONDS=3")
     space.cluster.kubectl(*where, "rollout", "status", "deployment/bema-operator", "--timeout=60s", seconds=70)
@@ -381,7 +374,7 @@ def test_the_stream_of_another_owner_is_not_touched(space: Space) -> None:
 
 
 def test_without_a_broker_what_runs_is_kept_and_what_is_new_waits(space: Space) -> None:
-    where = ("-n", installs.NAMESPACE)
+    where = ("-n", installs.SYSTEM)
     space.apply(step("old", EVENT, replicas=0))
     space.wait_ready("old")
     space.cluster.kubectl(*where, "scale", "statefulset/nats", "--replicas=0")
@@ -401,7 +394,7 @@ def test_without_a_broker_what_runs_is_kept_and_what_is_new_waits(space: Space) 
 
 
 def test_the_operator_may_do_what_it_needs_and_nothing_else(installed: Cluster) -> None:
-    account = f"system:serviceaccount:{installs.NAMESPACE}:bema-operator"
+    account = f"system:serviceaccount:{installs.SYSTEM}:bema-operator"
 
     def may(verb: str, what: str) -> bool:
         try:
@@ -413,5 +406,5 @@ def test_the_operator_may_do_what_it_needs_and_nothing_else(installed: Cluster) 
         assert not may(verb, what), f"{verb} {what}"
     for verb, what in (("list", "steps.bema.dev"), ("patch", "deployments.apps"), ("list", "pods")):
         assert may(verb, what), f"{verb} {what}"
-    log = installed.kubectl("-n", installs.NAMESPACE, "logs", "deployment/bema-operator")
+    log = installed.kubectl("-n", installs.SYSTEM, "logs", "deployment/bema-operator")
     assert "forbidden" not in log

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from tools.cluster import paths
 
 pytestmark = pytest.mark.e2e

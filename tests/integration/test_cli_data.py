@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from tests.support import devs
-from tests.support.devs import Dev
 from typer.testing import CliRunner
 
 from bema_cli.__main__ import app
+from tests.support import devs
+from tests.support.devs import Dev
 
 KEEP = """
 config = {"triggers": [{"event": {"topics": ["keep", "drop"]}}]}

@@ -8,6 +8,7 @@ import pytest
 from nats import connect
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
+
 from tests.support import waits
 from tests.support.brokers import NatsServer
 from tools.demo import brokers

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support import devs
-from tests.support.devs import get
 
 from bema_cli import supervisors
+from tests.support import devs
+from tests.support.devs import get
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by their environment")
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 
 import pytest
+
 from tests.support import waits
 from tests.support.brokers import NatsServer
 from tests.support.proxies import Proxy

@@ -10,12 +10,12 @@ import socket
 from typing import Any
 
 import pytest
-from tests.support import waits
-from tests.support.brokers import NatsServer
 
 from bema.contract import names
 from bema.ports import admin
 from bema.ports.jetstream import Outgoing
+from tests.support import waits
+from tests.support.brokers import NatsServer
 
 ODD = """
 from bema import RetryAfter

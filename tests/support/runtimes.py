@@ -12,14 +12,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.support import brokers, waits
-
 from bema import handlers
 from bema.contract import bindings, envelopes, names
 from bema.contract.bindings import Binding, Broker, Installation, Listen, Owner
 from bema.contract.steps import Step
 from bema.ports import admin, connections
 from bema.ports.jetstream import JetStream, Outgoing, Stored
+from tests.support import brokers, waits
 
 NAMESPACE = "shop"
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from tests.support import strategies
 
 from bema.contract import bindings, errors
 from bema.contract.bindings import Binding, Broker, Installation, Owner
 from bema.contract.steps import Step, StepSpec
+from tests.support import strategies
 
 OWNER = Owner(namespace="shop", namespace_uid="ns-1", uid="step-1", created="2026-01-02T03:04:05Z")
 INSTALLATION = Installation(broker=Broker(urls=["nats://nats:4222"]))

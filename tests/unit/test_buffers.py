@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 import pytest
-from tests.support import units
 
 from bema.contract import errors, operations
 from bema.contract.effects import DeleteState, EmitEvent, SetState, UpdateState
 from bema_runtime import payloads
 from bema_runtime.buffers import Buffer
+from tests.support import units
 
 K = ("stock", "apple")
 INCREMENT = operations.increment("n", 2)

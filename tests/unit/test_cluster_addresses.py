@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tools.cluster import addresses, errors, names
 
 PLAN = addresses.Plan(IPv4Network("10.160.0.0/16"))

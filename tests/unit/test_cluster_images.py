@@ -4,6 +4,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from tools.cluster import images, toolchains
 from tools.images import bases, builders, wheels
 

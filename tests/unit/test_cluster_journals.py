@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from tools.cluster import errors, journals, paths, removals
 
 HEADER = journals.Header(name="dev", identity="ab" * 16, block="10.160.0.0/16", nodes=1)

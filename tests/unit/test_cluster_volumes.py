@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tools.cluster import provisioners
 from tools.cluster.provisioners import Create, Remove
 

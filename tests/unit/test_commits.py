@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support import units
 
 from bema.contract import envelopes, operations
 from bema.contract.effects import DeleteState, Effect, EmitEvent, SetState, UpdateState
@@ -17,6 +16,7 @@ from bema.contract.triggers import Kind
 from bema.ports.jetstream import Outgoing
 from bema_runtime import commits
 from bema_runtime.commits import Commit, RunOutcome
+from tests.support import units
 
 ROOT = units.ROOT
 MARKER = Outgoing(

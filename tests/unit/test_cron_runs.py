@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.support import units
 
 from bema.contract.frames import End, Failure, Outcome
 from bema.contract.retries import GiveUp, Retry
@@ -15,6 +14,7 @@ from bema_runtime import crons
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Committed, Result
 from bema_runtime.runs import Run
+from tests.support import units
 
 OK = End(1, Outcome.OK)
 FAILED = End(1, Outcome.FAILED, failure=Failure("ValueError", "no"))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from tools.demo import audits
 from tools.demo.histories import Charge, Entry, History, Sent
 from tools.demo.orderfiles import Kind, Line

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tools.demo import brokers
 
 from bema.contract import names
+from tools.demo import brokers
 
 STRINGS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+
 from tools.demo import drivers
 from tools.demo.histories import Sent
 from tools.demo.orderfiles import Kind, Line

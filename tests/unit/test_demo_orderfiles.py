@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pydantic
 import pytest
+
 from examples.orders.lib.catalogue import CATALOGUE
 from examples.orders.lib.orders import Closed, NewOrder, Order
 from tools.demo import orderfiles

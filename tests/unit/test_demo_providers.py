@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+
 from tools.demo import providers
 from tools.demo.providers import Fate, Ledger
 

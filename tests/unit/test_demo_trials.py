@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.demo import audits, cluster_demos, installs, trials
+
+from tools import installs
+from tools.demo import audits, cluster_demos, trials
 from tools.demo.histories import Entry, History
 from tools.images.builders import Built
 

@@ -9,10 +9,10 @@ from typing import Any
 import jsonschema_rs
 import pytest
 from hypothesis import given, settings
-from tests.support import strategies
-from tools import gen, vectors
 
 from bema.contract.steps import StepSpec
+from tests.support import strategies
+from tools import gen, vectors
 
 
 def test_generated_files_are_up_to_date() -> None:

@@ -193,7 +193,9 @@ def test_ids_sort_by_time(one: int, other: int, randomness: int) -> None:
         pytest.param(names.stream("b", "a"), names.stream("a", "b"), id="installation and namespace are not confused"),
         pytest.param(names.stream("a-b"), names.stream("b", "a"), id="a hyphen is not the joint of two names"),
         pytest.param(
-            names.run_of_event("a", "b", "1"), names.run_of_event("a", "", "b1"), id="parts of an id do not run together"
+            names.run_of_event("a", "b", "1"),
+            names.run_of_event("a", "", "b1"),
+            id="parts of an id do not run together",
         ),
         pytest.param(names.run_of_tick("a", 1), names.run_of_job("a", "1"), id="a tick is not a Job"),
         pytest.param(

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from pydantic.alias_generators import to_snake
-from tests.support import strategies
 
 from bema.contract import crds, errors, steps
 from bema.contract.steps import MAX_INLINE_BYTES, Step, StepSpec
+from tests.support import strategies
 
 CODE = {"entrypoint": "steps/a_step.py", "image": "shop:1"}
 EVENT = {"event": {"topics": ["order.created"]}}

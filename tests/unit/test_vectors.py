@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools import vectors
 
 from bema.contract import envelopes, names, operations
+from tools import vectors
 
 FOLDER = Path(__file__).parents[2] / "sdk/contract/vectors"
 INPUTS = ("id", "result", "error")

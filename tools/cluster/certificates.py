@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trustme
 import yaml
+
 from tools.cluster import addresses, names, paths
 
 # The users of kubeconfigs on every cluster: file name → (common name, organisation).

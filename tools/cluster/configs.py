@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
 from tools.cluster import addresses, names, paths
 
 PAUSE_IMAGE = "bema.local/pause:1"

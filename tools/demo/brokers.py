@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
 from tools.demo.errors import DemoError
 from tools.demo.histories import Entry
 

@@ -13,10 +13,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from tools import installs
 from tools.cluster import clusters, paths, stages
 from tools.cluster.clusters import Cluster
 from tools.cluster.errors import CommandFailed
-from tools.demo import audits, brokers, installs, interruptions, providers, trials
+from tools.demo import audits, brokers, images, interruptions, providers, trials
 from tools.demo.brokers import Broker
 from tools.demo.drivers import Driver
 from tools.demo.errors import DemoError
@@ -93,7 +94,7 @@ def _cluster(options: Options) -> Iterator[Cluster]:
 
 def play(cluster: Cluster, runtime: Built, code: Code, options: Options) -> Result:
     """One trial, in a namespace of its own, and its outcome on standard output."""
-    image = installs.orders_image(cluster, runtime, options.folder) if code is Code.IMAGE else None
+    image = images.orders_image(cluster, runtime, options.folder) if code is Code.IMAGE else None
     app = KubeApp(cluster, f"orders-{code}-{secrets.token_hex(2)}")
     with providers.running(cluster.host_ip) as provider:
         try:

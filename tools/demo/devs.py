@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.cluster import paths
-from tools.demo.errors import DemoError
-
 from bema_cli import processes
 from bema_cli.processes import Child
+from tools.cluster import paths
+from tools.demo.errors import DemoError
 
 START_SECONDS = 60.0
 STOP_SECONDS = 45.0

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import httpx
+
 from tools.demo.histories import Sent
 from tools.demo.orderfiles import Kind, Line
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tools.cluster.clusters import Cluster
 from tools.demo.errors import DemoError
-from tools.demo.installs import SYSTEM
+from tools.installs import SYSTEM
 
 CONFIG_MAP = "orders"
 API_STEP = "create-order"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
 from examples.orders.lib.catalogue import CATALOGUE
 from tools.cluster import stages
 from tools.demo import audits, drivers, screens

@@ -1,20 +1,18 @@
-"""Bema on a test cluster: our images built and loaded, the CRD and `deploy/` applied; and the orders image."""
+"""Bema on a test cluster: our images built and loaded, the CRD and `deploy/` applied."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import yaml
+
 from tools.cluster import paths, stages
 from tools.cluster.clusters import Cluster
-from tools.images import bases, builders, catalogues, engines, wheels
+from tools.images import catalogues
 from tools.images.builders import Built
 
 SYSTEM = "bema-system"
-ORDERS_IMAGE = "localhost/orders:dev"
 ANNOTATION_ARCHIVE = "bema.dev/archive"
 IMAGES = ("runtime", "operator", "nats")
 
@@ -51,20 +49,7 @@ def manifests(built: dict[str, Built]) -> list[dict[str, Any]]:
     return sorted(items, key=lambda item: item["kind"] != "Namespace")
 
 
-def orders_image(cluster: Cluster, runtime: Built, app: Path) -> str:
-    """The orders app as an image on the runtime's, in the cluster; its name."""
-    engine = engines.find()
-    base = bases.ensure(engine)
-    context = paths.REPOSITORY / "build" / "demo" / "orders-image"
-    shutil.rmtree(context, ignore_errors=True)
-    shutil.copytree(app, context, ignore=shutil.ignore_patterns(".bema", "__pycache__", "orders.txt"))
-    requirements = [line for line in (app / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
-    wheels.prepare(wheels.Request(requirements=requirements, python=base.python), context / "wheels")
-    # The archive's name is no argument of the Dockerfile: it is there so that a new runtime makes a new image.
-    arguments = {"RUNTIME": runtime.reference, "PIP_NO_INDEX": "1", "RUNTIME_ARCHIVE": runtime.archive.name}
-    image = builders.build_on(
-        base, engine, context / "Dockerfile", context=context, reference=ORDERS_IMAGE, arguments=arguments
-    )
-    with stages.stage("orders image into the cluster"):
-        cluster.load(image.archive)
-    return image.reference
+def nats_url(cluster: Cluster) -> str:
+    """The cluster's NATS, from the host."""
+    address = cluster.kubectl("-n", SYSTEM, "get", "service", "nats", "-o", "jsonpath={.spec.clusterIP}")
+    return f"nats://{address}:4222"
