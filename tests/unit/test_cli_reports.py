@@ -65,7 +65,7 @@ CASES: list[tuple[Event, str]] = [
     ),
     (
         events.Log(RECORD),
-        "nonsense WARNING pay paid [not markup] run=01234567 trace=fedcba98 attempt=2 cents=3 to=Ann\n"
+        "nonsense WARNING pay paid [not markup] run=89abcdef trace=76543210 attempt=2 cents=3 to=Ann\n"
         "Traceback…\nValueError: no\n",
     ),
     (events.Output("as [it] was"), "as [it] was\n"),

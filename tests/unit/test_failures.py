@@ -66,3 +66,16 @@ def test_what_is_remembered_of_an_exception(error: BaseException, failure: Failu
     if not failure.traceback:
         found = dataclasses.replace(found, traceback="")
     assert found == failure
+
+
+def test_a_traceback_begins_at_the_handler() -> None:
+    def handler() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no") as caught:
+        invokers._call(handler, ())
+    below_the_test = caught.value.__traceback__
+    assert below_the_test is not None
+    text = invokers.failure_of(caught.value.with_traceback(below_the_test.tb_next)).traceback
+    assert "invokers.py" not in text
+    assert text.endswith("ValueError: no")

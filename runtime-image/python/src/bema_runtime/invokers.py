@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from bema_runtime.mailboxes import Mailbox
 log = logging.getLogger(__name__)
 
 MAX_THREADS = 256
+_OWN_FILES = (str(Path(__file__).parent), futures.__path__[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +275,13 @@ def _http_failure(error: errors.HttpError) -> Failure:
 
 
 def _traceback(error: BaseException) -> str:
+    """The traceback from the handler on: how it was called says nothing to its author."""
     try:
-        return _unicode("".join(traceback.format_exception(error)).rstrip())
+        first = error.__traceback__
+        while first is not None and first.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
+            first = first.tb_next
+        lines = traceback.format_exception(type(error), error, first or error.__traceback__)
+        return _unicode("".join(lines).rstrip())
     except Exception:  # noqa: BLE001 - so is what it is made from
         return ""
 

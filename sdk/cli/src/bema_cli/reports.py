@@ -110,7 +110,8 @@ def record(fields: Mapping[str, Any]) -> Iterator[Text]:
     )
     for name in ("run", "trace"):
         if fields.get(name):
-            line.append(f" {name}={str(fields[name])[:_SHORT]}", "dim")
+            # The end: ids of api runs begin with the time
+            line.append(f" {name}={str(fields[name])[-_SHORT:]}", "dim")
     if fields.get("attempt", 1) != 1:
         line.append(f" attempt={fields['attempt']}", "yellow")
     for name, value in fields.items():
