@@ -51,9 +51,7 @@ class Result:
 def python(*arguments: str, quiet: bool = False) -> subprocess.CompletedProcess[str]:
     """Run Python in the repository. Whatever would read the user's kubeconfig finds one that leads nowhere."""
     env = {**os.environ, "KUBECONFIG": str(RESULTS / "no-kubeconfig-of-the-user")}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, text=True, capture_output=quiet, check=False, env=env
-    )
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, text=True, capture_output=quiet, check=False, env=env)
 
 
 def check() -> Result:
