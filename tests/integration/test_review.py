@@ -278,7 +278,7 @@ async def test_a_body_that_never_comes_holds_no_place(start_app) -> None:
 
 CONTENDED = """
 import asyncio
-config = {"triggers": [{"api": {"method": "POST", "path": "/{who}/{seconds}"}}], "timeoutSeconds": 1}
+config = {"triggers": [{"api": {"method": "POST", "path": "/{who}/{seconds}"}}], "timeoutSeconds": 3}
 async def handler(request, ctx):
     who = request.path_params["who"]
     n = await ctx.state.get("hot", "n", 0)
@@ -299,13 +299,15 @@ async def test_a_request_past_its_time_is_not_begun_again(start_app) -> None:
     async def begun(who: str, times: int = 1) -> None:
         await waits.until(lambda: app.worker.output.count(f"begun by {who}") == times, f"{who} begun", timeout=3)
 
-    late = ask("late", 0.5)
+    # Its conflict comes 2.3 s after its begin, its end 3 s after it; whoever is slow must hold the turn in between
+    late = ask("late", 2.3)
     await begun("late")
     first = ask("first", 0.05)
     await begun("first")
     await app.js.publish(Outgoing(names.state(app.root, "hot", "n"), b"5"))
     assert (await first)[0] == 204
-    slow = ask("slow", 0.85)
+    slow = ask("slow", 2.8)
+    await begun("slow")
     assert (await late)[0] == 504
     assert (await slow)[0] == 204
     assert (await ask("last", 0))[0] == 204, "whoever waited has had its turn"
