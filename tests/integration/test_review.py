@@ -302,11 +302,11 @@ async def test_a_request_past_its_time_is_not_begun_again(start_app) -> None:
     # Its conflict comes 2.3 s after its begin, its end 3 s after it; whoever is slow must hold the turn in between
     late = ask("late", 2.3)
     await begun("late")
-    first = ask("first", 0.05)
+    first = ask("first", 0.5)
     await begun("first")
     await app.js.publish(Outgoing(names.state(app.root, "hot", "n"), b"5"))
     assert (await first)[0] == 204
-    slow = ask("slow", 2.8)
+    slow = ask("slow", 2.6)
     await begun("slow")
     assert (await late)[0] == 504
     assert (await slow)[0] == 204
