@@ -21,6 +21,8 @@ from bench.measures import Measure, Round
 from tests.support import brokers, runtimes, waits
 
 CONCURRENCY = 1024
+PAUSE = 0.004
+"""Between two events of a hop measurement, in seconds."""
 
 STEP = """
 import json, os, time
@@ -100,7 +102,8 @@ async def pair(folder: Path, *, concurrency: int) -> AsyncIterator[Pair]:
 
 
 async def hop(folder: Path, *, rounds: int, count: int) -> Measure:
-    """Time from the publish to the first line of the handler, in ms, at one event at a time."""
+    """Time from the publish to the first line of the handler, in ms. One event at a time: the next one is sent when
+    the one before is long settled, so that this is a latency and no throughput in disguise."""
     product: list[Round] = []
     baseline: list[Round] = []
     async with pair(folder, concurrency=16) as both:
@@ -117,6 +120,7 @@ async def _hop_round(both: Pair, count: int, *, product: bool) -> Round:
     file.unlink(missing_ok=True)
     before = measures.cpu_seconds(both.pid(product=product))
     for _ in range(count):
+        await asyncio.sleep(PAUSE)
         await both.send(topic, json.dumps({"t": time.time()}).encode())
     await both.send(topic, b'"dump"')
     await waits.until(lambda: file.exists() and file.stat().st_size > 0, f"the latencies of {topic}", timeout=30)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import orjson
@@ -25,12 +27,22 @@ Key = tuple[str, str]
 _UNKNOWN: Any = object()
 
 
+_NO_LOCK: AbstractContextManager[Any] = contextlib.nullcontext()
+
+
 class Buffer:
     """What one execution of a handler has read and asked for. Closed when the handler returns."""
 
     def __init__(
-        self, *, run: str, step: str, limits: Limits, topics: Mapping[str, Callable[[Any], None] | None]
+        self,
+        *,
+        run: str,
+        step: str,
+        limits: Limits,
+        topics: Mapping[str, Callable[[Any], None] | None],
+        shared: bool = True,
     ) -> None:
+        """`shared`: whether several threads may use it, as a plain handler's own threads may."""
         self._run = run
         self._step = step
         self._limits = limits
@@ -40,8 +52,7 @@ class Buffer:
         self._emits: list[EmitEvent] = []
         self._sizes: dict[Key, int] = {}
         self._bytes = 0
-        # A plain handler may use its context from threads of its own
-        self._lock = threading.RLock()
+        self._lock: AbstractContextManager[Any] = threading.RLock() if shared else _NO_LOCK
         self.closed: str | None = None
         """Why no more effects are taken."""
 

@@ -216,6 +216,7 @@ class Engine:
 
     def _delivered(self, unit: Unit, burst: list[Message]) -> None:
         ready: list[Invoke] = []
+        largest = self._largest(unit)
         for message in burst:
             delivery = Delivery.of(message.subject, message.reply)
             if self._draining:
@@ -229,7 +230,7 @@ class Engine:
                 continue
             if not self._hands.take(run):
                 continue
-            if delivery.delivered == 1 and not run.retried and len(run.data) <= self._largest(run):
+            if delivery.delivered == 1 and not run.retried and len(run.data) <= largest:
                 ready.append(self._invocation(run))
             else:
                 self._spawn_for(run, self._resume(run))
@@ -242,7 +243,7 @@ class Engine:
             log.info("The run has an end or a later attempt already", extra=run.log_fields)
             await self._hands.let_go(run, ACK)
             return
-        if len(run.data) > (largest := self._largest(run)):
+        if len(run.data) > (largest := self._largest(run.unit)):
             text = f"expected at most {largest} bytes of data, found {len(run.data)}; send a reference instead"
             await self._give_up(run, "PayloadTooLarge", {"type": "PayloadTooLarge", "message": text})
             return
@@ -254,9 +255,9 @@ class Engine:
             return
         self._invoke(run)
 
-    def _largest(self, run: Run) -> int:
+    def _largest(self, unit: Unit) -> int:
         """Bytes of an event's data that a retry and a dead letter can carry beside their headers."""
-        return min(run.binding.limits.payload_bytes, self._connection.max_payload - commits.MAX_HISTORY_BYTES)
+        return min(unit.binding.limits.payload_bytes, self._connection.max_payload - commits.MAX_HISTORY_BYTES)
 
     async def _has_moved_on(self, run: Run) -> bool:
         root, step = run.binding.root, run.binding.step
@@ -442,7 +443,9 @@ class Engine:
             trace_parent=traces.parent(run.trace_id, run.span_id or traces.new_span()),
         )
         return Commit(
-            run, RunOutcome.DEAD, extra=[commits.dead_letter(run, event, reason=reason, largest=self._largest(run))]
+            run,
+            RunOutcome.DEAD,
+            extra=[commits.dead_letter(run, event, reason=reason, largest=self._largest(run.unit))],
         )
 
     # Runs that somebody waits for: api and cron

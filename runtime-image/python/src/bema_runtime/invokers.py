@@ -95,7 +95,13 @@ class PythonInvoker:
     def _start_all(self, invocations: list[Invoke]) -> None:
         for invoke in invocations:
             entry = self._entries[invoke.step]
-            buffer = Buffer(run=invoke.run, step=invoke.step, limits=entry.binding.limits, topics=entry.topics)
+            buffer = Buffer(
+                run=invoke.run,
+                step=invoke.step,
+                limits=entry.binding.limits,
+                topics=entry.topics,
+                shared=not entry.is_async,
+            )
             execution = _Execution(entry, buffer)
             self._executions[invoke.id] = execution
             execution.task = self._loop.create_task(self._execute(invoke, execution))
