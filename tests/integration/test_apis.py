@@ -126,3 +126,25 @@ async def test_requests_that_contend_for_a_key_each_see_their_own_value(start_ap
     answers = await asyncio.gather(*(asyncio.to_thread(app.request, "POST", "/take") for _ in range(40)))
     assert sorted(body["left"] for status, body, _ in answers if status == 200) == list(range(10, 50))
     assert await app.state("stock", "apple") == 10
+
+
+PATIENT = """
+import asyncio
+config = {"triggers": [{"api": {"method": "POST", "path": "/wait"}}], "timeoutSeconds": 20}
+async def handler(request, ctx):
+    ctx.logger.info("begun")
+    await ctx.state.set("waited", "done", 1)
+    await asyncio.sleep(15)
+"""
+
+
+async def test_a_request_that_a_stop_interrupts_is_told_so(start_app) -> None:
+    import asyncio
+
+    app = await start_app({"steps/wait_step.py": PATIENT}, drain_seconds=1)
+    asked = asyncio.create_task(asyncio.to_thread(app.request, "POST", "/wait"))
+    await waits.until(lambda: "begun" in app.worker.output, "the handler's begin", explain=app.explain)
+    app.worker.stop()
+    status, body, headers = await asked
+    assert (status, body["title"], headers["retry-after"]) == (503, "Stopping", "1")
+    assert await app.state("waited", "done") is None

@@ -205,7 +205,7 @@ def test_a_broker_may_be_named(dev: Dev) -> None:
     [
         pytest.param(
             ["--nats", "nats://127.0.0.1:1"],
-            "--nats URL needs --app NAME: expected an app's name, found none",
+            "--nats URL (or BEMA_NATS_URL, if that is set) needs --app NAME: expected an app's name, found none",
             id="no app",
         ),
         pytest.param(

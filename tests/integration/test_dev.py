@@ -174,6 +174,35 @@ def test_a_broken_step_is_shown_while_the_others_go_on(folder: Path) -> None:
         assert get(f"{ready['url']}/hello") == {"hello": "world"}
 
 
+def test_a_file_that_ends_the_process_takes_no_other_step_along(folder: Path) -> None:
+    devs.write(folder, {"steps/bad_step.py": "import os\nos._exit(3)\n"})
+    with devs.running(folder) as dev:
+        shown = dev.next("problems")["problems"]
+        assert [problem["file"] for problem in shown] == ["steps/bad_step.py"]
+        ready = dev.next("ready")
+        assert get(f"{ready['url']}/hello") == {"hello": "world"}
+        devs.write(folder, {"steps/show_step.py": "raise KeyboardInterrupt\n"})
+        shown = dev.next("problems", lambda event: len(event["problems"]) == 2)["problems"]
+        assert shown[1]["message"].startswith("KeyboardInterrupt")
+        assert get(f"{ready['url']}/hello") == {"hello": "world"}
+
+
+def test_it_ends_when_nobody_reads_what_it_says_any_more(folder: Path) -> None:
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        devs.command("dev", str(folder)), stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.DEVNULL
+    )
+    os.close(writing)
+    with open(reading, "rb", buffering=0) as output:
+        first = output.read(1)
+    assert first
+    devs.write(folder, {"steps/hello_step.py": HELLO + "\n"})
+    try:
+        assert process.wait(devs.SECONDS) == 0
+    finally:
+        process.kill()
+
+
 def test_it_waits_for_a_first_step(tmp_path: Path) -> None:
     with devs.running(tmp_path) as dev:
         assert dev.next("idle")["text"].startswith("nothing to run yet; put Steps in files such as steps/")

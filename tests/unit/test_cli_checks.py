@@ -87,7 +87,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
         f"class Odd: ...\nconfig = {{{EVENT}}}\ndef handler(data: Odd, ctx): ...\n",
         [
             "steps/unnameable_step.py: the handler's input: expected a type that has a JSON Schema, found Odd; "
-            "use a pydantic model, a dataclass or a TypedDict"
+            "use a pydantic model, a dataclass or a TypedDict (before Python 3.12 the one of typing_extensions)"
         ],
     ),
     "route_one_step.py": (

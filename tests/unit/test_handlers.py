@@ -45,6 +45,22 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
             f"{FILE}: expected handler(request: Request[Order], ctx) for api triggers, found an input of type Order",
             id="an api handler that takes the body instead of the request",
         ),
+        pytest.param(
+            CONFIG + "async def handler(data, *, c): ...\n",
+            f"{FILE}: expected handler(input, ctx), found the keyword 'c' without a default",
+            id="a handler with a required keyword",
+        ),
+        pytest.param(
+            CONFIG + "class handler: ...\n",
+            f"{FILE}: expected a function named `handler`, found type",
+            id="a class for a handler",
+        ),
+        pytest.param(
+            'config = {"trigers": []}\nasync def handler(data): ...\n',
+            f"{FILE}: expected triggers for its handler, found 'trigers' in `config`",
+            id="misspelt triggers",
+        ),
+        pytest.param("raise SystemExit(3)\n", f"{FILE}:1: SystemExit: 3", id="an exit at import"),
         pytest.param("x = 1\n1 / 0\n", f"{FILE}:2: ZeroDivisionError: division by zero", id="an error in the file"),
         pytest.param(
             "def f():\n    raise ValueError('x')\n\nf()\n",

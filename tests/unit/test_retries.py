@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bema.contract import errors, retries
+from bema.contract import retries
 from bema.contract.retries import Backoff, GiveUp, Retry, RetryPolicy
 
 policies = st.builds(
@@ -66,16 +66,3 @@ def test_what_follows_a_failed_attempt(
 ) -> None:
     found = retries.next_action(POLICY, attempt, retryable=retryable, retry_after=retry_after, chance=0.5)
     assert found == action
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        pytest.param(ValueError("x"), (True, None), id="any error may be retried"),
-        pytest.param(errors.NonRetryable("x"), (False, None), id="a handler that gives up"),
-        pytest.param(errors.RetryAfter(2.5), (True, 2.5), id="a handler that wants a time"),
-        pytest.param(errors.HttpError(409), (True, None), id="an answer says nothing about retries"),
-    ],
-)
-def test_what_an_error_says_about_retries(error: BaseException, reason: tuple[bool, float | None]) -> None:
-    assert retries.reason_of(error) == reason

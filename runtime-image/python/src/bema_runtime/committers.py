@@ -74,10 +74,7 @@ class Committer:
         self._metrics = metrics
         self._settle = settle
         self._waiting: deque[Commit] = deque()
-        self._open = 0
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._abandoning = False
         self._task: asyncio.Task[None] | None = None
 
@@ -86,11 +83,7 @@ class Committer:
 
     def submit(self, commit: Commit) -> None:
         self._waiting.append(commit)
-        self._idle.clear()
         self._wake.set()
-
-    async def wait_idle(self) -> None:
-        await self._idle.wait()
 
     def abandon(self) -> None:
         """Give up what cannot be committed soon: whoever gets the event next will find out."""
@@ -116,7 +109,6 @@ class Committer:
                 except Exception:
                     log.exception("The committer failed; its runs are left to be delivered again")
                     self._report([(commit, Abandoned()) for commit in group])
-            self._idle.set()
 
     def _take_group(self) -> list[Commit]:
         """The next runs that may share a batch: within the limits, no two on one subject, order kept per subject."""

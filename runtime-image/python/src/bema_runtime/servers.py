@@ -232,9 +232,13 @@ def _answer(run: Run, end: End, result: Result | None) -> Response:
             return _committed(run, end, result)
         case Outcome.INVALID | Outcome.FAILED:
             return _failed(run, end.failure or frames.Failure("Error", ""))
-        case Outcome.CANCELLED:
+        case Outcome.CANCELLED if run.cancelled or run.given_up:
             _count(run, "timeout")
             return problem(504, "Timeout", detail=f"no answer within {run.timeout:g} s", trace=run.trace_id)
+        case Outcome.CANCELLED:
+            _count(run, "abandoned")
+            detail = "the process stops and the request took no effect; ask again"
+            return problem(503, "Stopping", detail=detail, headers={"Retry-After": "1"}, trace=run.trace_id)
 
 
 def _committed(run: Run, end: End, result: Result | None) -> Response:

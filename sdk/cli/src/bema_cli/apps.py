@@ -75,7 +75,9 @@ def target(folder: Path, *, nats: str | None, app: str | None) -> Target:
         raise errors.NameInvalid(f"--app: expected a name such as my-shop, found {app!r}")
     if nats is not None:
         if app is None:
-            raise errors.NameInvalid("--nats URL needs --app NAME: expected an app's name, found none")
+            raise errors.NameInvalid(
+                "--nats URL (or BEMA_NATS_URL, if that is set) needs --app NAME: expected an app's name, found none"
+            )
         return Target(app, nats)
     record = Workspace(folder).running()
     return Target(app or record.app, record.nats)
@@ -110,6 +112,8 @@ def parse_data(text: str) -> bytes:
 def new_event(target: Target, topic: str, data: bytes, *, key: str | None, headers: Mapping[str, str]) -> Event:
     """An event from outside, at the start of a trace. Raises `ReservedHeader` or `NameInvalid`."""
     envelopes.check_headers(headers)
+    if not topic:
+        raise errors.NameInvalid("expected a topic, found an empty text")
     names.encode_topic(topic)
     return Event(
         id=names.new_id(time.time_ns() // 1_000_000, secrets.randbits(80)),

@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,30 @@ from bema import discoveries
 from bema.discoveries import Discovery, Problem
 from bema_cli import manifests, processes
 
-SECONDS = 30.0
+SECONDS = 15.0
 """How long all files of a folder may take to load."""
 
 
 async def discover(folder: Path, env: Mapping[str, str], *, seconds: float = SECONDS) -> Discovery:
-    """What is in an app's folder. A file that ends the process or takes too long is a problem of that file."""
-    command = [sys.executable, "-P", "-m", __name__, str(folder)]
+    """What is in an app's folder. A file that ends the process or takes too long is a problem of that file; the others
+    are then loaded without it."""
+    without: list[str] = []
+    failures: list[Problem] = []
+    while True:
+        found = await _attempt(folder, env, without, seconds=seconds)
+        if isinstance(found, Discovery):
+            return discoveries.merge(found.steps, [*found.problems, *failures])
+        failures.append(found)
+        if not found.step_file or found.step_file in without:
+            return discoveries.merge([], failures)
+        without.append(found.step_file)
+
+
+async def _attempt(
+    folder: Path, env: Mapping[str, str], without: Sequence[str], *, seconds: float
+) -> Discovery | Problem:
+    """What one process finds; the problem of the file that kept it from telling."""
+    command = [sys.executable, "-P", "-m", __name__, str(folder), *without]
     fresh = {**env, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
     child = await processes.start(command, env=fresh, cwd=folder, capture_errors=True)
     reading = asyncio.ensure_future(child.communicate())
@@ -39,9 +56,7 @@ async def discover(folder: Path, env: Mapping[str, str], *, seconds: float = SEC
     finally:
         child.kill()
     loading, discovery = _parse(output)
-    if discovery is not None:
-        return discovery
-    return discoveries.merge([], [_failure(loading, child.returncode, noise, seconds if timed_out else None)])
+    return discovery or _failure(loading, child.returncode, noise, seconds if timed_out else None)
 
 
 def _parse(output: bytes) -> tuple[str, Discovery | None]:
@@ -69,7 +84,7 @@ def _failure(loading: str, returncode: int | None, noise: bytes, seconds: float 
 
 
 def main() -> None:
-    """Load the Steps of the folder named by the only argument."""
+    """Load the Steps of the folder named by the first argument, but for the files named by the others."""
     folder = Path(sys.argv[1])
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -79,7 +94,7 @@ def main() -> None:
         answer.write(json.dumps(message) + "\n")
         answer.flush()
 
-    found = discoveries.discover(folder, loading=lambda file: tell({"loading": file}))
+    found = discoveries.discover(folder, loading=lambda file: tell({"loading": file}), without=frozenset(sys.argv[2:]))
     more, problems = manifests.read_all(folder)
     merged = discoveries.merge([*found.steps, *more], [*found.problems, *problems])
     tell({"discovery": merged.model_dump(mode="json", by_alias=True, exclude_unset=True)})

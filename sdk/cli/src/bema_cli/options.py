@@ -9,7 +9,7 @@ from typing import Annotated
 import dotenv
 import typer
 
-from bema.contract import names
+from bema.contract import errors, names
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 Folder = Annotated[
@@ -40,6 +40,10 @@ def app_of(folder: Path) -> str:
 
 
 def env_of(folder: Path) -> dict[str, str]:
-    """The environment of user code: this process's own, and what `.env` adds to it."""
-    file = {name: value for name, value in dotenv.dotenv_values(folder / ".env").items() if value is not None}
+    """The environment of user code: this process's own, and what `.env` adds to it. Raises `StepInvalid`."""
+    try:
+        found = dotenv.dotenv_values(folder / ".env")
+    except UnicodeDecodeError as error:
+        raise errors.StepInvalid(f"expected UTF-8, found byte 0x{error.object[error.start]:02x}") from error
+    file = {name: value for name, value in found.items() if value is not None}
     return {**file, **os.environ}

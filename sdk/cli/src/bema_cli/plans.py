@@ -30,10 +30,6 @@ class Plan:
     broken: frozenset[str]
     """Step files that have a problem."""
 
-    @property
-    def has_api(self) -> bool:
-        return any(binding.apis for binding in self.bindings.values())
-
 
 EMPTY = Plan((), {}, {}, {}, frozenset())
 

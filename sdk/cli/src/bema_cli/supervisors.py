@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from bema.contract import bindings
+from bema.contract import bindings, errors
 from bema.contract.bindings import Installation, Owner
 from bema.discoveries import Problem
 from bema.ports import admin, connections
@@ -135,8 +135,8 @@ class Supervisor:
     def _say(self, event: Event) -> None:
         try:
             self._tell(event)
-        except OSError:
-            # Nobody is there to read it any more.
+        except (OSError, SystemExit):
+            # Nobody is there to read it any more; rich makes a SystemExit of a broken pipe.
             if self._working is not None:
                 self._working.cancel()
 
@@ -197,7 +197,12 @@ class Supervisor:
     async def _refresh(self) -> None:
         """Find out what there is to run, and make it run."""
         self._stale = False
-        env = options.env_of(self._settings.folder)
+        try:
+            env = options.env_of(self._settings.folder)
+        except errors.StepInvalid as error:
+            # What runs goes on as it was.
+            self._say(events.Problems([{"file": ".env", "line": None, "message": str(error)}]))
+            return
         findings = checks.examine(await discovery.discover(self._settings.folder, env))
         findings = findings.with_problems(plans.refused(findings))
         self._show(findings)

@@ -217,6 +217,7 @@ class StepConfig(TypedDict, total=False):
     """A Step's config, for editors and type checkers. A plain dict with the same keys is as good."""
 
     name: str
+    displayName: str
     description: str
     flows: Sequence[str]
     triggers: Sequence[Mapping[str, Any]]
@@ -228,6 +229,7 @@ class StepConfig(TypedDict, total=False):
     concurrency: int
     maxInFlight: int
     scaling: Mapping[str, Any]
+    replicas: int
     deliverFrom: str
     suspend: bool
     pod: Mapping[str, Any]
@@ -244,6 +246,7 @@ def api(method: str, path: str, *, body: Any = None, query: Any = None, **more: 
     return {"api": {"method": method, "path": path, **schemas, **more}}
 
 
-def cron(schedule: str, *, time_zone: str = "Etc/UTC", **more: Any) -> dict[str, Any]:
+def cron(schedule: str, *, time_zone: str | None = None, **more: Any) -> dict[str, Any]:
     """A trigger: a time by the clock, in five fields or a name such as `@daily`."""
-    return {"cron": {"schedule": schedule, "timeZone": time_zone, **more}}
+    zone = {} if time_zone is None else {"timeZone": time_zone}
+    return {"cron": {"schedule": schedule, **zone, **more}}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,11 +88,16 @@ class Discovery(Model):
     problems: list[Problem] = []
 
 
-def discover(folder: Path, *, loading: Callable[[str], None] = lambda file: None) -> Discovery:
-    """Load every Step file of an app's folder. `loading` hears each file's name before the file is executed."""
+def discover(
+    folder: Path, *, loading: Callable[[str], None] = lambda file: None, without: Set[str] = frozenset()
+) -> Discovery:
+    """Load every Step file of an app's folder, but for those in `without`. `loading` hears each file's name before
+    the file is executed."""
     found: list[Found] = []
     problems: list[Problem] = []
     for file in step_files(folder, handlers.is_step_file):
+        if file in without:
+            continue
         loading(file)
         loaded = _load(folder, file)
         if isinstance(loaded, Found):

@@ -7,6 +7,7 @@ Nothing is registered globally; loading a file twice gives two modules.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib.util
 import inspect
 import sys
@@ -64,7 +65,7 @@ def load(folder: Path, file: str) -> Handler:
     function = getattr(module, "handler", None)
     if not isinstance(config, Mapping):
         raise errors.StepInvalid(f"{file}: expected a dict named `config`, found {_found(module, 'config')}")
-    if function is not None and not callable(function):
+    if function is not None and (not callable(function) or isinstance(function, type)):
         raise errors.StepInvalid(f"{file}: expected a function named `handler`, found {_found(module, 'handler')}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise errors.StepInvalid(f"{file}: expected a handler that does its work when called, found one with `yield`")
@@ -72,7 +73,9 @@ def load(folder: Path, file: str) -> Handler:
     if triggers and function is None:
         raise errors.StepInvalid(f"{file}: expected a function named `handler` for its triggers, found none")
     if function is not None and not triggers:
-        raise errors.StepInvalid(f"{file}: expected triggers for its handler, found none in `config`")
+        near = difflib.get_close_matches("triggers", [str(key) for key in config if key != "triggers"], n=1)
+        found = f"{near[0]!r}" if near else "none"
+        raise errors.StepInvalid(f"{file}: expected triggers for its handler, found {found} in `config`")
     written = config.get("name", _plain_name(file))
     if not isinstance(written, str) or not written:
         raise errors.StepInvalid(f"{file}: name: expected a text, found {written!r}")
@@ -119,7 +122,7 @@ def _load_module(folder: Path, file: str) -> ModuleType:
     except SyntaxError as error:
         where = Path(error.filename).name if error.filename else file
         raise errors.StepInvalid(f"{file}: syntax error in {where}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         raise errors.StepInvalid(f"{file}:{_line(error, path)}: {type(error).__name__}: {error}") from error
     return module
 
@@ -141,6 +144,15 @@ def _signature(file: str, function: Callable[..., Any]) -> tuple[Any, bool, int]
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
+    required = [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+    ]
+    if required:
+        raise errors.StepInvalid(
+            f"{file}: expected handler(input, ctx), found the keyword {required[0]!r} without a default"
+        )
     if len(parameters) > 2:
         found = ", ".join(parameter.name for parameter in parameters)
         raise errors.StepInvalid(f"{file}: expected handler(input, ctx), found handler({found})")
@@ -179,7 +191,7 @@ def json_schema(annotation: Any, *, where: str) -> dict[str, Any]:
         found = getattr(annotation, "__name__", None) or str(annotation)
         raise errors.StepInvalid(
             f"{where}: expected a type that has a JSON Schema, found {found}; "
-            "use a pydantic model, a dataclass or a TypedDict"
+            "use a pydantic model, a dataclass or a TypedDict (before Python 3.12 the one of typing_extensions)"
         ) from error
 
 

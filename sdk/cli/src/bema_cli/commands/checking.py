@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from bema import discoveries
+from bema.contract import errors
 from bema.discoveries import Problem
 from bema_cli import checks, consoles, discovery, images, manifests, options
 from bema_cli.checks import Findings
@@ -63,7 +65,11 @@ def render(
 
 def findings_of(folder: Path, *, carries: bool) -> Findings:
     """What there is to say about a folder. `carries`: the Steps shall carry their code inside."""
-    findings = checks.examine(asyncio.run(discovery.discover(folder, options.env_of(folder))))
+    try:
+        env = options.env_of(folder)
+    except errors.StepInvalid as error:
+        return checks.examine(discoveries.merge([], [Problem(file=".env", message=str(error))]))
+    findings = checks.examine(asyncio.run(discovery.discover(folder, env)))
     if carries:
         available = images.modules()
         findings = findings.with_problems(checks.carried(findings.steps, available))

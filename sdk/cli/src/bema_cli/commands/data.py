@@ -123,7 +123,7 @@ def dlq_list(
     """List dead letters, the oldest first."""
     with consoles.failing(as_json=as_json):
         target = apps.target(folder, nats=nats, app=app)
-        letters = asyncio.run(_dead_letters(target, step=apps.step_name(step) if step else "*"))
+        letters = asyncio.run(_dead_letters(target, step="*" if step is None else apps.step_name(step)))
     if as_json:
         consoles.write_json([dataclasses.asdict(letter) for letter in letters])
         return

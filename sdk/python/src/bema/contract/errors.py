@@ -42,10 +42,6 @@ class StepInvalid(Invalid):
     """A config, manifest or handler that is no Step."""
 
 
-class NotSupported(Invalid):
-    """Right by the schema, but this version does not act on it."""
-
-
 class HandlerError(BemaError):
     """What a handler may raise to steer its run."""
 

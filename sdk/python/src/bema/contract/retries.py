@@ -8,7 +8,6 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from bema.contract import errors
 from bema.contract.models import Model
 
 LONGEST = 366 * 86_400.0
@@ -82,10 +81,3 @@ def next_action(
         return GiveUp("AttemptsExhausted")
     seconds = delay(policy, attempt, chance) if retry_after is None else min(max(0.0, retry_after), LONGEST)
     return Retry(seconds=seconds, attempt=attempt + 1)
-
-
-def reason_of(error: BaseException) -> tuple[bool, float | None]:
-    """Whether an error may be retried, and after how many seconds the handler wants it."""
-    if isinstance(error, errors.NonRetryable):
-        return False, None
-    return True, error.seconds if isinstance(error, errors.RetryAfter) else None

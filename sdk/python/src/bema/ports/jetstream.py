@@ -21,8 +21,6 @@ NO_MESSAGE = 10037
 """There is no message with that sequence or on that subject."""
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
-WRONG_LAST_SEQUENCE = (10071, 10164)
-"""A message of a batch expected another last sequence on its subject than the leader found."""
 
 MAX_HEADERS = 65_535
 """Bytes of a message's headers that the server stores."""
@@ -80,16 +78,6 @@ class JetStream:
                 return None
             raise
         return _stored(answer["message"])
-
-    async def get_next(self, stream: str, subject_filter: str, sequence: int) -> Stored | None:
-        """The first message at or after `sequence` that a filter matches, by direct get: it may lag behind."""
-        body = json.dumps({"next_by_subj": subject_filter, "seq": sequence}).encode()
-        answer = await self.connection.request(f"$JS.API.DIRECT.GET.{stream}", body)
-        if answer.status == "404" and not _is_stored(answer):
-            return None
-        if answer.status is not None and not _is_stored(answer):
-            raise errors.BrokerRefused(int(answer.status), answer.description)
-        return _direct(answer)
 
     async def scan(self, stream: str, subject_filter: str, *, start: int = 1) -> AsyncIterator[Stored]:
         """Every message that a filter matches, in order of sequence. It may lag behind writes."""
