@@ -368,7 +368,7 @@ def _bound(id_: str, name: str, spec: Case, *, owner: Case | None = None, instal
     }
 
 
-_IMAGE: Case = {"entrypoint": "steps/charge_payment_step.py", "image": "ghcr.io/acme/shop:1"}
+_IMAGE: Case = {"entrypoint": "steps/charge_payment_step.py", "image": "registry.example/acme/shop:1"}
 
 BINDINGS: tuple[Case, ...] = (
     _bound(

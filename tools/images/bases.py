@@ -47,7 +47,7 @@ def ensure(engine: engines.Engine) -> Base:
     release = _release(Path("/etc/os-release").read_text())
     suite = release.get("VERSION_CODENAME", "")
     if release.get("ID") != "debian" or suite not in _PYTHONS:
-        return Base("docker.io/library/python:3.13-slim", "3.13")
+        return Base("python:3.13-slim", "3.13")
     digest = hashlib.sha256(repr((suite, _PACKAGES, _OPTIONS)).encode()).hexdigest()[:12]
     base = Base(f"localhost/bema-base:{digest}", _PYTHONS[suite])
     if not engine.has(base.reference):

@@ -163,7 +163,7 @@ def _resolve(
         if node.get("x-kubernetes-int-or-string"):
             members = [{}]
         if len(members) != 1:
-            raise NotImplementedError(f"no structural schema for a union: {node}")
+            raise TypeError(f"no structural schema for a union: {node}")
         return _resolve({**members[0], **{key: value for key, value in node.items() if key != "anyOf"}}, definitions)
     if "$ref" in node:
         name = node["$ref"].rpartition("/")[2]
