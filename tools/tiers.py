@@ -114,7 +114,7 @@ def _in_ci() -> bool:
 TIERS: dict[str, Callable[[], Result]] = {
     "check": check,
     "unit": lambda: tests("unit"),
-    "integration": lambda: tests("integration", "-n", "3"),  # most of their time is waiting
+    "integration": lambda: tests("integration", "-n", "2"),  # most of their time is waiting
     "bench": bench,
     "e2e": e2e,
 }

@@ -76,7 +76,11 @@ async def test_what_is_in_hand_is_told_from_what_was_delivered_again(stage: Stag
     await stage.client.jetstream().add_consumer(f"BEMA-{APP}", config)
     for number in range(5):
         await stage.put(f"evt.live.{number}.order.created")
-    assert await stage.broker.waiting() == 5
+
+    async def all_waiting() -> bool:
+        return await stage.broker.waiting() == 5
+
+    await waits.until(all_waiting, "five events that wait")
     assert await stage.broker.in_hand() == 0
     pull = await stage.client.jetstream().pull_subscribe_bind("reserve", f"BEMA-{APP}")
     messages = await pull.fetch(3)

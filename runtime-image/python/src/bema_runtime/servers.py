@@ -35,6 +35,10 @@ from bema_runtime.runs import Run, Unit
 log = logging.getLogger(__name__)
 
 
+UNREAD_SECONDS = 0.1
+"""How long an accepted connection may take to be read, in seconds."""
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to the process."""
 
@@ -63,7 +67,11 @@ class Serving:
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="http")
 
     async def stop(self, seconds: float) -> None:
-        """Take no more requests, let those in hand end."""
+        """Take no more requests, let those in hand end. Listening ends first: a connection that was accepted but not
+        read yet would be cut off with its request in it."""
+        for listener in getattr(self._server, "servers", ()):
+            listener.close()
+        await asyncio.sleep(min(UNREAD_SECONDS, seconds))
         self._server.should_exit = True
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._task), seconds)
