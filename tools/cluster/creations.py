@@ -1,7 +1,9 @@
 """Making a cluster. Everything is written to the journal before it is made; on an error everything is undone."""
 
+import functools
 import secrets
 import shutil
+import time
 from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -32,6 +34,7 @@ from tools.cluster import (
     waits,
 )
 
+_STEADY = 1.5
 _DEADLINE = 90
 """Seconds for each wait. A machine in good order needs five for all together."""
 
@@ -164,10 +167,28 @@ def _make_usable(record: records.Record) -> None:
     with stages.stage("  nodes Ready"):
         _create_objects(record)
         for index in record.indexes:
-            _until(record, lambda index=index: healths.node_is_ready(record, index), f"node {index} to be Ready")  # type: ignore[misc]
+            is_ready = functools.partial(healths.node_is_ready, record, index)
+            _until(record, _Steady(is_ready), f"node {index} to be Ready")
     # Pods are refused until their namespace has it, and until then a cluster is of no use.
     path = "/api/v1/namespaces/default/serviceaccounts/default"
     _until(record, lambda: _exists(record, path), "the default service account")
+
+
+class _Steady:
+    """A probe that has held for a while. The node controller looks at nodes once a second: what it saw before a node
+    was Ready may taint it for a moment after that."""
+
+    def __init__(self, probe: Callable[[], bool]) -> None:
+        self._probe = probe
+        self._since: float | None = None
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if not self._probe():
+            self._since = None
+            return False
+        self._since = self._since or now
+        return now - self._since >= _STEADY
 
 
 def _until(record: records.Record, probe: Callable[[], bool], what: str) -> None:
