@@ -20,8 +20,9 @@ from bema.contract.triggers import Kind, Overlap
 from bema_runtime import traces
 from bema_runtime.commits import RunOutcome
 from bema_runtime.committers import Abandoned, Conflicted, Result, Unfit
-from bema_runtime.engines import Engine, entry_of, note_retry
+from bema_runtime.engines import Engine
 from bema_runtime.runs import Run, Unit
+from bema_runtime.settlers import entry_of, next_action, note_retry
 
 log = logging.getLogger(__name__)
 
@@ -83,28 +84,16 @@ async def run_to_end(engine: Engine, run: Run) -> RunOutcome:
             log.info("The run ended", extra=run.log_fields)
             return RunOutcome.OK
         entry = entry_of(run, failure)
-        run.errors.append(entry)
-        match engine.next_action(run, failure):
+        match next_action(run, failure):
             case retries.Retry(seconds=seconds, attempt=attempt):
                 note_retry(run, failure, seconds)
+                run.errors.append(entry)
                 await asyncio.sleep(seconds)
                 run.attempt = attempt
             case retries.GiveUp(reason=reason):
-                return await _give_up(engine, run, reason, failure)
-
-
-async def _give_up(engine: Engine, run: Run, reason: str, failure: frames.Failure) -> RunOutcome:
-    log.error(
-        "Dead letter (%s): %s: %s",
-        reason,
-        failure.type,
-        failure.message,
-        extra={**run.log_fields, "error": failure.traceback},
-    )
-    run.unit.metrics.dead_letters += 1
-    run.unit.metrics.runs[Kind.CRON, RunOutcome.DEAD] += 1
-    await engine.commit(engine.dead(run, reason))
-    return RunOutcome.DEAD
+                run.unit.metrics.runs[Kind.CRON, RunOutcome.DEAD] += 1
+                await engine.commit(engine.settler.dead(run, reason, entry))
+                return RunOutcome.DEAD
 
 
 def _failure(end: End, result: Result | None) -> frames.Failure | None:

@@ -2,10 +2,7 @@
 
     receive → delivered before, or not the first attempt: ask the leader whether the run has an end or a later attempt
             → decode; invoke (the invoker validates); effects are buffered there
-      ok       → commit → ack
-      conflict → invoke again on fresh data; after `limits.conflicts` times the run goes back, same attempt
-      fails    → attempts left: schedule the next one, ack;  none left: dead letter, ack
-      cannot write → no ack; the event stays in hand, heartbeating, until it can
+            → the settler takes over: commit, ack, the next attempt or a dead letter
 
 User code never runs on this thread: a handler that blocks costs no other run its heartbeat.
 """
@@ -16,30 +13,31 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import random
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from bema.contract import envelopes, errors, frames, names, retries
+from bema.contract import errors, frames, names
 from bema.contract.bindings import Binding
 from bema.contract.frames import Call, End, Invoke, Outcome, Reply
 from bema.contract.triggers import Kind
 from bema.ports import admin
 from bema.ports.connections import Connection, Message, publish_command
-from bema.ports.jetstream import JetStream, Outgoing
+from bema.ports.jetstream import JetStream
 from bema.ports.pulls import Pull
 from bema_runtime import arrivals, commits, traces
 from bema_runtime.commits import Commit, RunOutcome
-from bema_runtime.committers import Abandoned, Committed, Committer, Conflicted, Result, Unfit
+from bema_runtime.committers import Conflicted, Result
 from bema_runtime.hands import ACK, NAK, Hands
 from bema_runtime.lanes import Lanes
 from bema_runtime.mailboxes import Mailbox
 from bema_runtime.metrics import Metrics
 from bema_runtime.reads import StateReader
 from bema_runtime.runs import Delivery, Run, Unit
+from bema_runtime.settlers import Settler
+from bema_runtime.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -68,14 +66,17 @@ class Engine:
         self._on_stuck = on_stuck
         self._loop = asyncio.get_running_loop()
         self._stream = units[0].binding.stream.name
-        self._committer = Committer(self._js, self._stream, metrics=metrics, settle=self._settle)
         self._lanes = Lanes()
         self._hands = Hands(connection, self._lanes)
+        self._tasks = Tasks()
+        self.settler = Settler(
+            connection, self._stream, self._hands, self._lanes, metrics, tasks=self._tasks, invoke=self._invoke
+        )
+        self._committer = self.settler.committer
         self._reader = StateReader(self._js, self._stream, self._lanes)
         self._numbers = itertools.count(1)
         self._running: dict[int, Run] = {}
         self._pulls: dict[str, Pull] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._stream_created = ""
         self._draining = False
         self._ends: Mailbox[End] = Mailbox(self._loop, self._ended)
@@ -93,10 +94,10 @@ class Engine:
 
     async def start(self) -> None:
         """Bind to the stream and begin to pull. Waits, unready, for what the operator or `bema dev` has yet to make."""
-        self._connection.on_reconnect(lambda: self._spawn(self._look_at_stream()))
+        self._connection.on_reconnect(lambda: self._tasks.spawn(self._look_at_stream()))
         await self._look_at_stream()
         self._committer.start()
-        self._spawn(self._watch())
+        self._tasks.spawn(self._watch())
         for unit in self._units.values():
             consumer = unit.binding.consumer
             if consumer is None or unit.binding.suspended:
@@ -166,30 +167,7 @@ class Engine:
             log.warning("Gave back %d events whose runs had not ended within %g s", left, seconds)
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("A task of the engine failed", exc_info=error)
-
-    def _spawn_for(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
-        """Work on a run in hand. Should it fail, the run is let go: heartbeats would keep its event back for ever."""
-        self._spawn(self._or_let_go(run, work))
-
-    async def _or_let_go(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception:
-            log.exception("A run could not be settled; its event will be delivered again", extra=run.log_fields)
-            self._hands.forget(run, None)
+        await self._tasks.close()
 
     async def _watch(self) -> None:
         """Every second: attempts past their deadline are cancelled; every third: what is in hand is kept in hand."""
@@ -216,11 +194,11 @@ class Engine:
 
     def _delivered(self, unit: Unit, burst: list[Message]) -> None:
         ready: list[Invoke] = []
-        largest = self._largest(unit)
+        largest = self.settler.largest(unit)
         for message in burst:
             delivery = Delivery.of(message.subject, message.reply)
             if self._draining:
-                self._spawn(self._hands.write(publish_command(message.reply, NAK)))
+                self._tasks.spawn(self._hands.write(publish_command(message.reply, NAK)))
                 continue
             try:
                 run = arrivals.run_of(unit, message, delivery, self._stream_created)
@@ -233,7 +211,7 @@ class Engine:
             if delivery.delivered == 1 and not run.retried and len(run.data) <= largest:
                 ready.append(self._invocation(run))
             else:
-                self._spawn_for(run, self._resume(run))
+                self.settler.begin(run, self._resume(run))
         if ready:
             self._invoker.invoke(ready)
 
@@ -243,21 +221,17 @@ class Engine:
             log.info("The run has an end or a later attempt already", extra=run.log_fields)
             await self._hands.let_go(run, ACK)
             return
-        if len(run.data) > (largest := self._largest(run.unit)):
+        if len(run.data) > (largest := self.settler.largest(run.unit)):
             text = f"expected at most {largest} bytes of data, found {len(run.data)}; send a reference instead"
-            await self._give_up(run, "PayloadTooLarge", {"type": "PayloadTooLarge", "message": text})
+            self.settler.give_up(run, "PayloadTooLarge", {"type": "PayloadTooLarge", "message": text})
             return
         delivery = run.delivery
         limit = run.binding.retry.max_attempts + run.binding.limits.extra_deliveries
         if delivery is not None and delivery.delivered > limit:
             text = f"delivered {delivery.delivered} times without an end"
-            await self._give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+            self.settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
             return
         self._invoke(run)
-
-    def _largest(self, unit: Unit) -> int:
-        """Bytes of an event's data that a retry and a dead letter can carry beside their headers."""
-        return min(unit.binding.limits.payload_bytes, self._connection.max_payload - commits.MAX_HISTORY_BYTES)
 
     async def _has_moved_on(self, run: Run) -> bool:
         root, step = run.binding.root, run.binding.step
@@ -307,8 +281,8 @@ class Engine:
         self._invoker.invoke([self._invocation(run)])
 
     def _ended(self, ends: list[End]) -> None:
-        acks: list[bytes] = []
         now = time.time()
+        of_events: list[tuple[Run, End]] = []
         for end in ends:
             run = self._running.pop(end.invocation, None)
             if run is None:
@@ -317,136 +291,11 @@ class Engine:
             if run.waiter is not None:
                 if not run.waiter.done():
                     run.waiter.set_result(end)
-            elif end.outcome is Outcome.OK and not end.effects:
-                acks.append(self._hands.answer(run, ACK))
-                self._hands.forget(run, "ok")
-            elif end.outcome is Outcome.OK:
-                self._committer.submit(Commit(run, RunOutcome.OK, end.effects))
+            elif self._draining and end.outcome is Outcome.CANCELLED:
+                self._lanes.leave(run)
             else:
-                self._spawn_for(run, self._failed(run, end))
-        if acks:
-            self._spawn(self._hands.write(b"".join(acks)))
-
-    # Settling
-
-    def _settle(self, results: Sequence[tuple[Commit, Result]]) -> None:
-        acks: list[bytes] = []
-        for commit, result in results:
-            run = commit.run
-            self._lanes.leave(run)
-            if run.waiter is not None:
-                if not run.waiter.done():
-                    run.waiter.set_result(result)
-                continue
-            match result:
-                case Committed():
-                    acks.append(self._hands.answer(run, ACK))
-                    self._hands.forget(run, commit.outcome)
-                case Conflicted():
-                    self._note_conflict(run, result)
-                    self._again(run)
-                case Unfit(reason=reason) if commit.outcome is RunOutcome.OK:
-                    self._spawn_for(run, self._failed(run, _unfit(run, reason)))
-                case Unfit(reason=reason):
-                    log.error("The dead letter cannot be written: %s", reason, extra=run.log_fields)
-                    self._hands.forget(run, None)
-                case Abandoned():
-                    self._hands.forget(run, None)
-        if acks:
-            self._spawn(self._hands.write(b"".join(acks)))
-
-    def _note_conflict(self, run: Run, conflict: Conflicted) -> None:
-        run.conflicts += 1
-        run.unit.metrics.conflicts += 1
-        for key in conflict.keys:
-            self._lanes.heat(key)
-            self._metrics.hot_keys[run.binding.app, key[0]] += 1
-
-    def _again(self, run: Run) -> None:
-        if run.conflicts <= run.binding.limits.conflicts:
-            self._spawn_for(run, self._invoke_in_turn(run))
-        else:
-            self._spawn_for(run, self._go_back(run))
-
-    async def _invoke_in_turn(self, run: Run) -> None:
-        await self._lanes.enter_all(run.reads, run)
-        self._invoke(run)
-
-    async def _go_back(self, run: Run) -> None:
-        """Too many conflicts in a row: step aside for up to a second. Not an attempt."""
-        await self._schedule(run, seconds=random.uniform(0.2, 1), attempt=run.attempt)
-
-    async def _failed(self, run: Run, end: End) -> None:
-        """An attempt of an event's run that did not succeed."""
-        self._lanes.leave(run)
-        failure = end.failure or frames.Failure("Error", "the handler failed")
-        entry = entry_of(run, failure)
-        if end.outcome is Outcome.INVALID:
-            await self._give_up(run, "Invalid", entry)
-            return
-        if self._draining and end.outcome is Outcome.CANCELLED:
-            return
-        match self.next_action(run, failure):
-            case retries.Retry(seconds=seconds, attempt=attempt):
-                note_retry(run, failure, seconds)
-                run.errors.append(entry)
-                await self._schedule(run, seconds=seconds, attempt=attempt)
-            case retries.GiveUp(reason=reason):
-                await self._give_up(run, reason, entry)
-
-    def next_action(self, run: Run, failure: frames.Failure) -> retries.Retry | retries.GiveUp:
-        return retries.next_action(
-            run.binding.retry,
-            run.attempt,
-            retryable=failure.retryable,
-            retry_after=failure.retry_after,
-            chance=random.random(),
-        )
-
-    async def _schedule(self, run: Run, *, seconds: float, attempt: int) -> None:
-        if run.event is None:
-            raise AssertionError("only events are scheduled")
-        await self._store(commits.retry(run, run.event, at=time.time() + seconds, attempt=attempt))
-        await self._hands.let_go(run, ACK, outcome="retry")
-
-    async def _store(self, message: Outgoing) -> None:
-        """Store a message, however long it takes: the event stays in hand meanwhile."""
-        while True:
-            try:
-                await self._js.publish(message)
-                return
-            except errors.BrokerError as error:
-                log.debug("Not stored yet: %s", error)
-                await asyncio.sleep(random.uniform(0.05, 0.5))
-
-    async def _give_up(self, run: Run, reason: str, entry: dict[str, object]) -> None:
-        """The run has failed for good: its dead letter and its marker in one batch."""
-        run.errors.append(entry)
-        log.error(
-            "Dead letter (%s): %s: %s",
-            reason,
-            entry["type"],
-            entry["message"],
-            extra={**run.log_fields, "error": entry.get("traceback", "")},
-        )
-        run.unit.metrics.dead_letters += 1
-        self._committer.submit(self.dead(run, reason))
-
-    def dead(self, run: Run, reason: str) -> Commit:
-        """The commit that ends a run with a dead letter."""
-        event = run.event or envelopes.Event(
-            id=run.id,
-            topic="",
-            source=envelopes.source(run.binding.app, run.binding.step),
-            time=commits.timestamp(run.started),
-            data=run.data,
-            trace_parent=traces.parent(run.trace_id, run.span_id or traces.new_span()),
-        )
-        return Commit(
-            run,
-            RunOutcome.DEAD,
-            extra=[commits.dead_letter(run, event, reason=reason, largest=self._largest(run.unit))],
-        )
+                of_events.append((run, end))
+        self.settler.ended(of_events)
 
     # Runs that somebody waits for: api and cron
 
@@ -464,7 +313,7 @@ class Engine:
                 result = await self.commit(Commit(run, RunOutcome.OK, effects))
                 if not isinstance(result, Conflicted):
                     return end, result
-                self._note_conflict(run, result)
+                self.settler.note_conflict(run, result)
                 if run.conflicts <= run.binding.limits.conflicts:
                     await self._lanes.enter_all(run.reads, run)
                 if run.conflicts > run.binding.limits.conflicts or run.given_up:
@@ -537,34 +386,6 @@ def _headers_of(run: Run) -> Mapping[str, str]:
     if run.event is not None:
         return run.event.headers
     return dict(run.request.headers) if run.request is not None else {}
-
-
-def entry_of(run: Run, failure: frames.Failure) -> dict[str, object]:
-    """What is remembered of a failed attempt."""
-    return {
-        "attempt": run.attempt,
-        "type": failure.type,
-        "message": failure.message,
-        "at": commits.timestamp(time.time()),
-        **({"details": list(failure.details)} if failure.details else {}),
-        **({"traceback": failure.traceback} if failure.traceback else {}),
-    }
-
-
-def note_retry(run: Run, failure: frames.Failure, seconds: float) -> None:
-    """Say and count that an attempt failed and another one follows."""
-    log.warning(
-        "The handler failed: %s: %s; trying again in %.3g s",
-        failure.type,
-        failure.message,
-        seconds,
-        extra={**run.log_fields, "error": failure.traceback},
-    )
-    run.unit.metrics.retries += 1
-
-
-def _unfit(run: Run, reason: str) -> End:
-    return End(run.invocation, Outcome.FAILED, failure=frames.Failure("PayloadInvalid", reason))
 
 
 def units_of(bindings: Sequence[Binding], metrics: Metrics) -> list[Unit]:
