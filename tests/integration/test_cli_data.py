@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from bema_cli.__main__ import app
+from bema_cli.application import app
 from tests.support import devs
 from tests.support.devs import Dev
 

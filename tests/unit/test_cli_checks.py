@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from bema.discoveries import Discovery, Found
 from bema_cli import checks, discovery, images
-from bema_cli.__main__ import app
+from bema_cli.application import app
 from bema_cli.checks import Findings
 
 EVENT = '"triggers": [{"event": {"topics": ["a"]}}]'

@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from bema_cli import events
-from bema_cli.__main__ import app
+from bema_cli.application import app
 
 DOCS = (Path(__file__).parents[2] / "docs/cli.md").read_text("utf-8")
 

@@ -18,7 +18,7 @@ from watchfiles import Change
 
 from bema_cli import options, processes, sockets, watches
 from bema_cli.processes import Identity
-from bema_cli.workspaces import AlreadyRunning, NotRunning, Process, Record, Workspace
+from bema_cli.workspaces import AlreadyRunning, NotRunning, NoWorkspace, Process, Record, Workspace
 
 
 @pytest.fixture
@@ -103,6 +103,43 @@ def test_a_taken_port_is_said() -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("no-such-host.invalid", "--host: expected a name or an address of this machine, found 'no-such-host.invalid'"),
+        ("192.0.2.1", "expected to listen on 192.0.2.1 port 3000, found: Cannot assign requested address"),
+    ],
+)
+def test_an_address_of_another_machine_is_said(host: str, said: str) -> None:
+    with pytest.raises(sockets.CannotListen, match=said):
+        sockets.listen(host, 3000)
+
+
+def test_a_folder_that_takes_no_workspace_is_said(tmp_path: Path) -> None:
+    (tmp_path / ".bema").write_text("mine")
+    with (
+        pytest.raises(NoWorkspace, match=r"expected a folder .*/\.bema to write to, found none"),
+        Workspace(tmp_path).held(),
+    ):
+        pass
+    assert (tmp_path / ".bema").read_text() == "mine"
+
+
+def test_an_interrupt_while_it_is_still_importing_is_quiet() -> None:
+    code = """
+import os, signal, sys
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Slow())
+from bema_cli.__main__ import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
     ("host", "url"),
     [
         ("127.0.0.1", "http://127.0.0.1:3000"),
@@ -122,7 +159,7 @@ def test_sockets_may_be_of_version_6() -> None:
     try:
         with sockets.listen("::1", 0) as opened:
             assert opened.family is socket.AF_INET6
-    except OSError:
+    except sockets.CannotListen:
         pytest.skip("no IPv6 here")
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from bema.contract.steps import parse_spec
 from bema_cli import manifests
-from bema_cli.__main__ import app
+from bema_cli.application import app
 
 FILES = {
     "lib/__init__.py": "",

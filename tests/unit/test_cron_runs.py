@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from bema.contract.frames import End, Failure, Outcome
-from bema.contract.retries import GiveUp, Retry
 from bema.contract.triggers import Kind
 from bema_runtime import crons
-from bema_runtime.commits import Commit, RunOutcome
+from bema_runtime.commits import RunOutcome
 from bema_runtime.committers import Committed, Result
 from bema_runtime.runs import Run
 from tests.support import units
@@ -39,13 +38,8 @@ class Script:
         run.given_up = self._given_up
         return next(self._ends), Committed()
 
-    def next_action(self, run: Run, failure: Failure) -> Retry | GiveUp:
-        return Retry(0, run.attempt + 1) if run.attempt < 3 else GiveUp("AttemptsExhausted")
-
-    def dead(self, run: Run, reason: str) -> Commit:
-        return Commit(run, RunOutcome.DEAD)
-
-    async def commit(self, commit: Commit) -> Result:
+    async def give_up(self, run: Run, reason: str, entry: dict[str, object]) -> Result:
+        assert (reason, entry["attempt"]) == ("AttemptsExhausted", run.attempt)
         self.dead_letters += 1
         return Committed()
 
@@ -67,6 +61,7 @@ async def test_how_a_run_comes_to_its_end(
     ends: list[End], how: dict[str, Any], expected: tuple[RunOutcome, list[int], int]
 ) -> None:
     script = Script(ends, **{"before": None, "given_up": False, **how})
-    run = units.run(kind=Kind.CRON, event=None, delivery=None)
+    soon = units.unit(units.binding(retry={"initialSeconds": 0.01, "maxSeconds": 0.01}))
+    run = units.run(unit=soon, kind=Kind.CRON, event=None, delivery=None)
     outcome = await crons.run_to_end(script, run)  # type: ignore[arg-type]
     assert (outcome, script.attempts, script.dead_letters) == expected

@@ -33,6 +33,12 @@ class Order(BaseModel):
         return value
 
 
+class Counted(BaseModel):
+    model_config = {"strict": True}
+
+    count: int
+
+
 @dataclasses.dataclass
 class Point:
     x: int
@@ -162,7 +168,7 @@ def _invalid(annotation: Any, schema: Any, data: bytes) -> InputInvalid:
             None,
             b'{"lines": [{"sku": "a", "count": 0}, {"sku": 1, "count": 1}]}',
             [
-                Problem("id", "Field required", "{'lines': [{'sku': 'a', 'count': 0}, {'sku': 1, 'count': 1}]}"),
+                Problem("id", "Field required", '{"lines":[{"sku":"a","count":0},{"sku":1,"count":1}]}'),
                 Problem("lines.0.count", "Input should be greater than 0", "0"),
                 Problem("lines.1.sku", "Input should be a valid string", "1"),
             ],
@@ -172,7 +178,7 @@ def _invalid(annotation: Any, schema: Any, data: bytes) -> InputInvalid:
             Order,
             None,
             b'{"id": "unknown"}',
-            [Problem("id", "Value error, expected an id that is known", "'unknown'")],
+            [Problem("id", "Value error, expected an id that is known", '"unknown"')],
             id="a model's own validator",
         ),
         pytest.param(
@@ -181,7 +187,7 @@ def _invalid(annotation: Any, schema: Any, data: bytes) -> InputInvalid:
             b'{"count": 0}',
             [
                 Problem("count", "0 is less than the minimum of 1", "0"),
-                Problem("", '"id" is a required property', "{'count': 0}"),
+                Problem("", '"id" is a required property', '{"count":0}'),
             ],
             id="a schema",
         ),
@@ -189,7 +195,7 @@ def _invalid(annotation: Any, schema: Any, data: bytes) -> InputInvalid:
             Order,
             None,
             b'"' + b"x" * 200 + b'"',
-            [Problem("", "Input should be an object", "'" + "x" * 98 + "…")],
+            [Problem("", "Input should be an object", '"' + "x" * 98 + "…")],
             id="a long input, shortened",
         ),
     ],
@@ -231,3 +237,18 @@ def test_what_is_no_json_is_malformed(annotation: Any, schema: Any, data: bytes,
 def test_the_problems_of_an_input_as_one_sentence() -> None:
     error = InputInvalid([Problem("", "expected an object", "1"), Problem("a.b", "expected a number", "'x'")])
     assert str(error) == "input: expected an object, found 1; a.b: expected a number, found 'x'"
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b'{"count": true}', "true"),
+        (b'{"count": null}', "null"),
+        (b'{"count": {"a": "\xc3\xa9"}}', '{"a":"é"}'),
+    ],
+)
+@pytest.mark.parametrize("annotation", [Counted, None])
+def test_what_was_found_is_shown_as_it_was_sent(annotation: Any, data: bytes, found: str) -> None:
+    schema = {"type": "object", "properties": {"count": {"type": "integer"}}}
+    [problem] = _invalid(annotation, None if annotation else schema, data).problems
+    assert (problem.field, problem.found) == ("count", found)

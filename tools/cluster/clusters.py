@@ -54,16 +54,9 @@ class Cluster:
         return str(self.record.plan.host)
 
     @property
-    def dns_ip(self) -> str:
-        return str(self.record.plan.dns)
-
-    @property
     def audit_log(self) -> Path:
         """One JSON object a line, a line a request: `userAgent`, `verb`, `objectRef`, `responseStatus.code`."""
         return self.record.layout.logs(1) / "audit.log"
-
-    def node_ip(self, index: int = 1) -> str:
-        return str(self.record.plan.node(index))
 
     def kubectl(self, *arguments: str, input: str | None = None, seconds: float = 60) -> str:
         """Run kubectl against this cluster and return what it printed. Raises `errors.CommandFailed`."""

@@ -92,7 +92,7 @@ async def run_to_end(engine: Engine, run: Run) -> RunOutcome:
                 run.attempt = attempt
             case retries.GiveUp(reason=reason):
                 run.unit.metrics.runs[Kind.CRON, RunOutcome.DEAD] += 1
-                await engine.commit(engine.settler.dead(run, reason, entry))
+                await engine.give_up(run, reason, entry)
                 return RunOutcome.DEAD
 
 

@@ -69,10 +69,10 @@ class Engine:
         self._lanes = Lanes()
         self._hands = Hands(connection, self._lanes)
         self._tasks = Tasks()
-        self.settler = Settler(
+        self._settler = Settler(
             connection, self._stream, self._hands, self._lanes, metrics, tasks=self._tasks, invoke=self._invoke
         )
-        self._committer = self.settler.committer
+        self._committer = self._settler.committer
         self._reader = StateReader(self._js, self._stream, self._lanes)
         self._numbers = itertools.count(1)
         self._running: dict[int, Run] = {}
@@ -194,7 +194,7 @@ class Engine:
 
     def _delivered(self, unit: Unit, burst: list[Message]) -> None:
         ready: list[Invoke] = []
-        largest = self.settler.largest(unit)
+        largest = self._settler.largest(unit)
         for message in burst:
             delivery = Delivery.of(message.subject, message.reply)
             if self._draining:
@@ -211,7 +211,7 @@ class Engine:
             if delivery.delivered == 1 and not run.retried and len(run.data) <= largest:
                 ready.append(self._invocation(run))
             else:
-                self.settler.begin(run, self._resume(run))
+                self._settler.begin(run, self._resume(run))
         if ready:
             self._invoker.invoke(ready)
 
@@ -221,15 +221,15 @@ class Engine:
             log.info("The run has an end or a later attempt already", extra=run.log_fields)
             await self._hands.let_go(run, ACK)
             return
-        if len(run.data) > (largest := self.settler.largest(run.unit)):
+        if len(run.data) > (largest := self._settler.largest(run.unit)):
             text = f"expected at most {largest} bytes of data, found {len(run.data)}; send a reference instead"
-            self.settler.give_up(run, "PayloadTooLarge", {"type": "PayloadTooLarge", "message": text})
+            self._settler.give_up(run, "PayloadTooLarge", {"type": "PayloadTooLarge", "message": text})
             return
         delivery = run.delivery
         limit = run.binding.retry.max_attempts + run.binding.limits.extra_deliveries
         if delivery is not None and delivery.delivered > limit:
             text = f"delivered {delivery.delivered} times without an end"
-            self.settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+            self._settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
             return
         self._invoke(run)
 
@@ -295,7 +295,7 @@ class Engine:
                 self._lanes.leave(run)
             else:
                 of_events.append((run, end))
-        self.settler.ended(of_events)
+        self._settler.ended(of_events)
 
     # Runs that somebody waits for: api and cron
 
@@ -310,10 +310,10 @@ class Engine:
                 if end.outcome is not Outcome.OK or not (end.effects or run.kind is Kind.CRON):
                     return end, None
                 effects = end.effects
-                result = await self.commit(Commit(run, RunOutcome.OK, effects))
+                result = await self._commit(Commit(run, RunOutcome.OK, effects))
                 if not isinstance(result, Conflicted):
                     return end, result
-                self.settler.note_conflict(run, result)
+                self._settler.note_conflict(run, result)
                 if run.conflicts <= run.binding.limits.conflicts:
                     await self._lanes.enter_all(run.reads, run)
                 if run.conflicts > run.binding.limits.conflicts or run.given_up:
@@ -331,7 +331,11 @@ class Engine:
         finally:
             run.waiter = None
 
-    async def commit(self, commit: Commit) -> Result:
+    async def give_up(self, run: Run, reason: str, entry: dict[str, object]) -> Result:
+        """End a run that somebody waits for with a dead letter."""
+        return await self._commit(self._settler.dead(run, reason, entry))
+
+    async def _commit(self, commit: Commit) -> Result:
         """Commit for somebody who waits."""
         waiter: asyncio.Future[Any] = self._loop.create_future()
         commit.run.waiter = waiter

@@ -117,7 +117,7 @@ def from_pydantic(error: pydantic.ValidationError, data: bytes) -> InputInvalid:
     details = error.errors(include_url=False, include_context=False)
     if details[0]["type"] == "json_invalid":
         return _malformed(details[0]["msg"], data)
-    return InputInvalid([Problem(".".join(map(str, d["loc"])), d["msg"], _short(repr(d["input"]))) for d in details])
+    return InputInvalid([Problem(".".join(map(str, d["loc"])), d["msg"], _found(d["input"])) for d in details])
 
 
 def _by_schema(schema: Mapping[str, Any]) -> Decode:
@@ -139,12 +139,20 @@ def checker(schema: Mapping[str, Any]) -> Callable[[Any], None]:
         if not validator.is_valid(value):
             raise InputInvalid(
                 [
-                    Problem(".".join(map(str, e.instance_path)), e.message, _short(repr(e.instance)))
+                    Problem(".".join(map(str, e.instance_path)), e.message, _found(e.instance))
                     for e in validator.iter_errors(value)
                 ]
             )
 
     return check
+
+
+def _found(value: Any) -> str:
+    """A value that was found, in the spelling of who sent it."""
+    try:
+        return _short(orjson.dumps(value).decode())
+    except TypeError:
+        return _short(repr(value))
 
 
 def _short(text: str) -> str:

@@ -48,12 +48,13 @@ def _top_levels(name: str, distribution: metadata.Distribution) -> set[str]:
 
 
 def advice(*, packages: Sequence[str], places: Sequence[str]) -> str:
-    """How to build an image with some packages and the app's files: `places` are folders and files of the app."""
+    """How to build an image with some packages, named as they are imported or installed, and the app's files:
+    `places` are folders and files of the app."""
     # The runtime image has no pip: one that lasts for a line installs into the runtime's own environment.
     pip = "python3 -m venv /tmp/pip && /tmp/pip/bin/pip --python /opt/bema/bin/python install"
-    install = (
-        ["USER root", f"RUN {pip} {' '.join(packages)} && rm -rf /tmp/pip", "USER 10001:10001"] if packages else []
-    )
+    known = metadata.packages_distributions()
+    wanted = sorted({known.get(package, [package])[0] for package in packages})
+    install = ["USER root", f"RUN {pip} {' '.join(wanted)} && rm -rf /tmp/pip", "USER 10001:10001"] if wanted else []
     lines = [
         f"FROM {RUNTIME}:{metadata.version(RUNTIME)}",
         *install,

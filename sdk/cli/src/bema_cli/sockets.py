@@ -17,9 +17,19 @@ class PortTaken(errors.BemaError):
     """Somebody else listens there."""
 
 
+class CannotListen(errors.BemaError):
+    """Not an address of this machine, or one that this user may not use."""
+
+
 def listen(host: str, port: int) -> socket.socket:
-    """Listen on a port; 0 for one that the system chooses. Raises `PortTaken`, or `OSError`."""
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    """Listen on a port; 0 for one that the system chooses. Raises `PortTaken` or `CannotListen`."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise CannotListen(
+            f"--host: expected a name or an address of this machine, found {host!r} ({error})"
+        ) from error
+    family, _, _, _, address = found[0]
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -29,7 +39,7 @@ def listen(host: str, port: int) -> socket.socket:
         opened.close()
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(f"expected port {port} to be free on {host}, found it taken; use another --port") from error
-        raise
+        raise CannotListen(f"expected to listen on {host} port {port}, found: {error.strerror}") from error
     return opened
 
 

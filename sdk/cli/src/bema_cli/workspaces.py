@@ -25,6 +25,10 @@ class AlreadyRunning(errors.BemaError):
     """Another `bema dev` holds the folder."""
 
 
+class NoWorkspace(errors.BemaError):
+    """The app's folder takes no `.bema`."""
+
+
 class NotRunning(errors.BemaError):
     """No `bema dev` runs in the folder."""
 
@@ -73,9 +77,15 @@ class Workspace:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder, with what a killed `bema dev` left behind cleared away. Raises `AlreadyRunning`."""
-        self.root.mkdir(exist_ok=True)
-        (self.root / ".gitignore").write_text("*\n")
+        """Hold the folder, with what a killed `bema dev` left behind cleared away. Raises `AlreadyRunning` or
+        `NoWorkspace`."""
+        try:
+            self.root.mkdir(exist_ok=True)
+            (self.root / ".gitignore").write_text("*\n")
+        except OSError as error:
+            raise NoWorkspace(
+                f"expected a folder {self.root} to write to, found none and cannot make one: {error.strerror}"
+            ) from error
         with self._lock.open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -25,7 +25,7 @@ dlq = typer.Typer(help="Read dead letters: events whose runs failed for good.", 
 
 def emit(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Topic of the event.")],
-    data: Annotated[str, typer.Argument(metavar="[DATA]", help="JSON, or - to read it from standard input.")] = "null",
+    data: Annotated[str, typer.Argument(metavar="DATA", help="JSON, or - to read it from standard input.")] = "null",
     key: Annotated[str | None, typer.Option("--key", help="Key of the event.")] = None,
     header: Annotated[
         list[str] | None, typer.Option("--header", metavar="K=V", help="A header; may be repeated.")
