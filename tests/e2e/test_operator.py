@@ -380,6 +380,8 @@ def test_without_a_broker_what_runs_is_kept_and_what_is_new_waits(space: Space) 
     space.cluster.kubectl(*where, "scale", "statefulset/nats", "--replicas=0")
     try:
         space.cluster.kubectl(*where, "wait", "--for=delete", "pod/nats-0", "--timeout=60s", seconds=70)
+        for type_ in ("SubscriptionReady", "Ready"):
+            assert "does not answer" in space.wait_reason("old", "BrokerUnavailable", type_)
         restart_operator(space.cluster)
         space.apply(step("new", EVENT, replicas=0))
         assert "does not answer" in space.wait_reason("new", "BrokerUnavailable")

@@ -254,6 +254,10 @@ def test_problems_that_an_image_solves_come_with_its_dockerfile(findings: Findin
         "    bema check --image IMAGE && bema render . --image IMAGE | kubectl apply -f -"
     )
     assert Findings([good], [], [], []).advice() is None
+    refused = step("big").model_copy(update={"files": {"data/big.py": ""}})
+    advice = Findings([good], alone, [], [], [refused]).advice()
+    assert advice is not None
+    assert "    COPY data /app/data\n" in advice
 
 
 def test_a_file_that_ends_the_process_is_named(tmp_path: Path) -> None:

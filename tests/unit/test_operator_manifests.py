@@ -168,6 +168,7 @@ def test_a_step_with_event_and_api_and_inline_code() -> None:
                                 ],
                                 "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
                                 "securityContext": RESTRICTED,
+                                "terminationMessagePolicy": "FallbackToLogsOnError",
                                 "volumeMounts": [
                                     {"name": "bema-binding", "mountPath": "/etc/bema", "readOnly": True},
                                     {"name": "bema-code", "mountPath": "/app", "readOnly": True},
@@ -254,6 +255,7 @@ def test_a_cron_step_becomes_a_cron_job_and_a_config_map() -> None:
                                     ],
                                     "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
                                     "securityContext": RESTRICTED,
+                                    "terminationMessagePolicy": "FallbackToLogsOnError",
                                     "volumeMounts": [
                                         {"name": "bema-binding", "mountPath": "/etc/bema", "readOnly": True},
                                         {"name": "bema-tmp", "mountPath": "/tmp"},
@@ -336,6 +338,7 @@ def test_every_pod_field_of_the_step_is_in_the_pod() -> None:
                     ],
                     "resources": {"limits": {"cpu": "1000m"}},
                     "securityContext": RESTRICTED,
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
                     "volumeMounts": [
                         {"name": "bema-binding", "mountPath": "/etc/bema", "readOnly": True},
                         {"name": "bema-tmp", "mountPath": "/tmp"},

@@ -276,8 +276,13 @@ UNSCHEDULED = pod(conditions=[{"type": "PodScheduled", "reason": "Unschedulable"
             id="the worst of several",
         ),
         pytest.param(
-            [waiting("ContainerCreating")], "RollingOut", "2 of 2 pods are up to date, 0 available.", id="nothing yet"
+            [waiting("ContainerCreating")],
+            "RollingOut",
+            "2 of 2 pods are up to date, 0 available. Pod a-1 waits for its containers to be made; "
+            "`kubectl describe pod a-1` says why.",
+            id="a volume that is missing, perhaps",
         ),
+        pytest.param([pod()], "RollingOut", "2 of 2 pods are up to date, 0 available.", id="nothing yet"),
     ],
 )
 def test_what_the_pods_say(pods: list[dict[str, Any]], reason: str, message: str) -> None:

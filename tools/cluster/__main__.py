@@ -14,7 +14,7 @@ from tools.cluster import boxes, builds, clusters, errors, kubectls, logs, names
 
 def main() -> int:
     """Parse, act, and turn our errors into one message and an exit code."""
-    chosen = _parser().parse_args()
+    chosen = _chosen(sys.argv[1:])
     try:
         return _run(chosen)
     except errors.ClusterError as failed:
@@ -92,6 +92,14 @@ def _logs(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _chosen(words: list[str]) -> argparse.Namespace:
+    """What the command line says. The words after `kubectl` are kubectl's, options among them."""
+    end = words.index("kubectl") + 1 if "kubectl" in words else len(words)
+    chosen = _parser().parse_args(words[:end])
+    chosen.arguments = words[end:]
+    return chosen
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.cluster", description="A real Kubernetes for tests.")
     parser.add_argument("--name", default="dev", help="the cluster's name (default: dev)")
@@ -116,8 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     showing.add_argument("--lines", type=int, default=40)
     loading = add("load", "import image archives on every node")
     loading.add_argument("archives", nargs="+", type=Path)
-    kubectl = add("kubectl", "run kubectl (choose a cluster before the word: --name NAME kubectl …)")
-    kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
+    add("kubectl", "run kubectl (choose a cluster before the word: --name NAME kubectl …)")
     return parser
 
 

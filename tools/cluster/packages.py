@@ -56,11 +56,16 @@ def ensure(programs: Mapping[str, str], extra: Iterable[str] = ()) -> None:
         return
     command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
     if os.environ.get("CI", "").lower() not in ("true", "1") or os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise errors.CannotRunHere(f"packages are missing; type: sudo {' '.join(command)}")
+        raise errors.CannotRunHere(f"packages are missing; type: {_as_root(command)}")
     with stages.stage(f"installing {', '.join(missing)}"):
         environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
         commands.run(["apt-get", "update"], seconds=300, env=environment)
         commands.run(command, seconds=600, env=environment)
+
+
+def _as_root(command: list[str]) -> str:
+    """A command as this user has to type it."""
+    return " ".join(command if os.geteuid() == 0 else ["sudo", *command])
 
 
 def _check_bridge_filter() -> None:
@@ -68,7 +73,9 @@ def _check_bridge_filter() -> None:
     if not settings.is_dir() and shutil.which("modprobe"):
         commands.attempt(["modprobe", "br_netfilter"])
     if not settings.is_dir():
-        raise errors.CannotRunHere("the kernel module br_netfilter is missing; type: sudo modprobe br_netfilter")
+        raise errors.CannotRunHere(
+            f"the kernel module br_netfilter is missing; type: {_as_root(['modprobe', 'br_netfilter'])}"
+        )
 
 
 def _check_not_hidden(*needed: Path) -> None:

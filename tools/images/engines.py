@@ -35,7 +35,7 @@ def find() -> Engine:
     """The engine of this machine. Raises `errors.CannotRunHere` when there is none."""
     if shutil.which("docker") and not commands.attempt(["docker", "version"], seconds=20).returncode:
         return Docker()
-    packages.ensure({"buildah": "buildah"})
+    packages.ensure({"buildah": "buildah", "mmdebstrap": "mmdebstrap"})
     return Buildah()
 
 

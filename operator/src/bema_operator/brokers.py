@@ -26,6 +26,8 @@ from bema_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 CLIENT_NAME = "bema-operator"
+PATIENCE = 5.0
+"""How long the broker may be away before Steps are told, in seconds: a restart of its pod takes about two."""
 
 
 @dataclass(slots=True)
@@ -61,6 +63,10 @@ class Broker:
         self._held: dict[Key, Held] = {}
         self._unanswered: set[Key] = set()
         self._streams: dict[str, str] = {}
+        self._seen: set[str] = set()
+        """Streams that were there once."""
+        self._away = 0
+        """Seconds since the broker was last there."""
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def run(self) -> None:
@@ -74,10 +80,19 @@ class Broker:
             self._start_afresh()
             while True:
                 self._measures.broker.set(connection.is_connected)
+                self._note(is_connected=connection.is_connected)
                 await asyncio.sleep(1)
         finally:
             self._js = None
             await connection.close()
+
+    def _note(self, *, is_connected: bool) -> None:
+        """Count the seconds without the broker, and have every Step say so once they are too many."""
+        self._away = 0 if is_connected else self._away + 1
+        if self._away == PATIENCE:
+            log.warning("NATS has been away for %g s; every Step's status says so", PATIENCE)
+            for key in {*self._held, *self._unanswered}:
+                self._look_again(key)
 
     async def wait_connected(self, seconds: float) -> None:
         """Return once connected, or after so many seconds without."""
@@ -103,6 +118,9 @@ class Broker:
         """Make the Step's stream and consumer be there, if that is not known already."""
         digest = _digest(binding)
         held = self._held.get(key)
+        if self._away >= PATIENCE:
+            self._unanswered.add(key)
+            return Subscription(self._problem(errors.BrokerUnavailable("not connected")))
         if held is not None and held.digest == digest:
             return Subscription()
         try:
@@ -128,7 +146,12 @@ class Broker:
         wanted = stream.model_dump_json()
         async with self._locks.setdefault(stream.name, asyncio.Lock()):
             if self._streams.get(stream.name) != wanted:
-                await admin.ensure_stream(js, stream)
+                made = await admin.ensure_stream(js, stream)
+                if made and stream.name in self._seen:
+                    log.warning("The app's stream %s was gone and was made anew: what it held is lost", stream.name)
+                elif made:
+                    log.info("Made the app's stream %s", stream.name)
+                self._seen.add(stream.name)
                 self._streams[stream.name] = wanted
 
     def forget(self, key: Key) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +43,8 @@ POOL = 32
 PAGE = 500
 RETRY_AFTER = (0.2, 1.0)
 """Pauses before the second and third try of a request that nobody answered, in seconds."""
+
+_WRONG_CONTENT = re.compile(r"failed to (?:create typed patch object|convert new object|convert merged object)")
 
 _APPLY = "application/apply-patch+yaml"
 _MANAGER = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
@@ -204,8 +207,8 @@ def _error(method: str, path: str, code: int, data: bytes) -> KubeError:
             return Gone(text)
         case 409:
             return Conflict(text)
-        case 500 if "failed to create typed patch object" in text:
-            # A wrong content comes back as a server's error: permanent all the same.
+        case 500 if _WRONG_CONTENT.search(text):
+            # A wrong content may come back as a server's error: permanent all the same.
             return Refused(text)
         case 401 | 404 | 408 | 429:
             return Unavailable(text)

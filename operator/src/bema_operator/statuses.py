@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,7 +208,26 @@ def _unready(facts: Facts, rollout: Rollout) -> Problem:
         return min(problems, key=lambda problem: _WORST_FIRST.index(problem.reason))
     if rollout.is_overdue:
         return Problem(Reason.WORKLOAD_UNAVAILABLE, str(rollout.conditions["Progressing"].get("message", "")))
-    return Problem(Reason.ROLLING_OUT, _counts(rollout))
+    return Problem(Reason.ROLLING_OUT, f"{_counts(rollout)}{_creating(facts.pods or ())}")
+
+
+def _creating(pods: Iterable[Object]) -> str:
+    """A pod whose containers are not made yet: for a second, or for ever when something that it mounts is missing."""
+    for pod in _newest_first(pods):
+        containers = (*_of(pod, "initContainerStatuses"), *_of(pod, "containerStatuses"))
+        reasons = [container.get("state", {}).get("waiting", {}).get("reason") for container in containers]
+        if reasons and all(reason in _NOT_MADE for reason in reasons):
+            name = pod["metadata"]["name"]
+            return f" Pod {name} waits for its containers to be made; `kubectl describe pod {name}` says why."
+    return ""
+
+
+def _of(pod: Object, field: str) -> Iterable[Object]:
+    found: Iterable[Object] = pod.get("status", {}).get(field, ())
+    return found
+
+
+_NOT_MADE = ("ContainerCreating", "PodInitializing")
 
 
 def _counts(rollout: Rollout) -> str:
@@ -265,7 +284,7 @@ def _pod_problems(pod: Object) -> Iterator[Problem]:
     for condition in found.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             yield Problem(Reason.UNSCHEDULABLE, str(condition.get("message", "")))
-    for container in (*found.get("initContainerStatuses", ()), *found.get("containerStatuses", ())):
+    for container in (*_of(pod, "initContainerStatuses"), *_of(pod, "containerStatuses")):
         waiting = container.get("state", {}).get("waiting", {})
         reason = _WAITING.get(waiting.get("reason", ""))
         if reason is not None:

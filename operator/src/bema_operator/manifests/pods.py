@@ -102,6 +102,7 @@ def _container(order: Order) -> Manifest:
         envFrom=parts.or_none(parts.dumped(fields.env_from)),
         resources=fields.resources or RESOURCES,
         securityContext=_container_security(),
+        terminationMessagePolicy="FallbackToLogsOnError",
         volumeMounts=_mounts(order, fields),
     )
 

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from typing import Any
 import uvloop
 
 from bema import authoring, handlers
-from bema.contract import errors
-from bema.contract.bindings import Binding
+from bema.contract import errors, triggers
+from bema.contract.bindings import Binding, BoundApi, BoundEvent
 from bema.contract.frames import Cancel, End, Failure, Invoke, Outcome, Peer
-from bema.contract.triggers import Kind
+from bema.contract.triggers import Kind, Method
 from bema_runtime import payloads, responses
 from bema_runtime.buffers import Buffer
 from bema_runtime.contexts import AsyncContext, SyncContext
@@ -186,9 +186,9 @@ def _pool_size(bindings: Sequence[Binding]) -> int:
 
 def _load(binding: Binding) -> _Entry:
     began = time.monotonic()
-    handler = handlers.load(Path(binding.code.folder), binding.code.entrypoint)
+    handler = handlers.load_bound(Path(binding.code.folder), binding.code.entrypoint)
     if handler.function is None:
-        raise errors.StepInvalid(f"{handler.file}: expected a function named `handler`, found none")
+        raise AssertionError("a bound handler has a function")
     log.debug("Loaded %s in %.3f s", handler.file, time.monotonic() - began)
     return _Entry(
         binding=binding,
@@ -197,8 +197,7 @@ def _load(binding: Binding) -> _Entry:
         is_async=handler.is_async,
         decoders=_decoders(binding, handler),
         queries={
-            api.trigger: responses.query_reader(_written(handler, api.trigger, "api", "query"), api.query)
-            for api in binding.apis
+            api.trigger: responses.query_reader(_written(handler, api, "query"), api.query) for api in binding.apis
         },
         topics={emit.topic: payloads.checker(emit.schema_) if emit.schema_ else None for emit in binding.emits},
     )
@@ -207,20 +206,34 @@ def _load(binding: Binding) -> _Entry:
 def _decoders(binding: Binding, handler: handlers.Handler) -> dict[int, payloads.Decode]:
     decoders: dict[int, payloads.Decode] = {}
     for event in binding.events:
-        written = _written(handler, event.trigger, "event", "input")
+        written = _written(handler, event, "input")
         typed = handler.input_type if handlers.is_typed(handler.input_type) and not handler.takes_request else written
         decoders[event.trigger] = payloads.decoder(typed, event.input)
     for api in binding.apis:
-        written = _written(handler, api.trigger, "api", "body")
+        written = _written(handler, api, "body")
         typed = handler.input_type if handlers.is_typed(handler.input_type) and handler.takes_request else written
         decoders[api.trigger] = payloads.decoder(typed, api.body)
     return decoders
 
 
-def _written(handler: handlers.Handler, trigger: int, kind: str, key: str) -> Any:
-    """The model that the author put into the config in place of a schema, or None."""
-    found = handler.config["triggers"][trigger][kind].get(key)
-    return found if handlers.is_model(found) else None
+def _written(handler: handlers.Handler, bound: BoundEvent | BoundApi, key: str) -> Any:
+    """The model that the author put into the config in place of a schema, or None. The Binding is what counts: its
+    triggers may have been edited since, so that another place of the config, or none, is meant."""
+    for trigger in handler.config.get("triggers") or ():
+        member = (
+            trigger.get("event" if isinstance(bound, BoundEvent) else "api") if isinstance(trigger, Mapping) else None
+        )
+        if isinstance(member, Mapping) and _is_same(member, bound):
+            found = member.get(key)
+            return found if handlers.is_model(found) else None
+    return None
+
+
+def _is_same(member: Mapping[str, Any], bound: BoundEvent | BoundApi) -> bool:
+    if isinstance(bound, BoundEvent):
+        return list(member.get("topics") or ()) == bound.topics
+    written = str(member.get("method", Method.GET)), triggers.normal_path(str(member.get("path")))
+    return written == (bound.method.value, bound.path)
 
 
 def _input(entry: _Entry, invoke: Invoke) -> Any:

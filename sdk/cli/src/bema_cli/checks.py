@@ -46,10 +46,12 @@ class Findings:
     warnings: Sequence[str]
     endpoints: Sequence[Endpoint]
     """Open to whoever reaches them: there is no other kind yet."""
+    refused: Sequence[Found] = ()
+    """Those that a problem keeps from running."""
 
     def with_problems(self, more: Iterable[Problem]) -> Findings:
         """These findings and more problems; Steps that have one are taken out."""
-        return _findings(self.steps, [*self.problems, *more])
+        return _findings([*self.steps, *self.refused], [*self.problems, *more])
 
     def advice(self) -> str | None:
         """How to build an image, when a problem needs one."""
@@ -57,7 +59,8 @@ class Findings:
         if not messages:
             return None
         missing = {found[1] for message in messages if (found := _MISSING.search(message))}
-        files = {path for step in self.steps for path in step.files} | {problem.file for problem in self.problems}
+        files = {path for step in (*self.steps, *self.refused) for path in step.files}
+        files |= {problem.file for problem in self.problems}
         return images.advice(packages=sorted(missing), places=sorted({path.split("/")[0] for path in files}))
 
     def with_hints(self, available: Set[str]) -> Findings:
@@ -71,13 +74,14 @@ def examine(discovery: Discovery) -> Findings:
     return _findings(discovery.steps, [*discovery.problems, *more, *_routes(discovery.steps)])
 
 
-def _findings(found: Iterable[Found], problems: Iterable[Problem]) -> Findings:
+def _findings(found: Sequence[Found], problems: Iterable[Problem]) -> Findings:
     ordered = sorted(problems, key=lambda problem: (problem.file, problem.line or 0, problem.message))
     bad = {problem.step_file for problem in ordered}
     good = [step for step in found if step.file not in bad]
     # A Step that cannot be read may be the one that emits or hears a topic.
     warnings = [] if any(bad) else list(_topics(good))
-    return Findings(good, ordered, warnings, list(endpoints(good)))
+    refused = [step for step in found if step.file in bad]
+    return Findings(good, ordered, warnings, list(endpoints(good)), refused)
 
 
 def endpoints(found: Iterable[Found]) -> Iterator[Endpoint]:

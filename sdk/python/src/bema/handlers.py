@@ -62,13 +62,9 @@ def load(folder: Path, file: str) -> Handler:
     in the file itself comes as it is, as the cause of a `StepInvalid` with file and line."""
     module = _load_module(folder, file)
     config = getattr(module, "config", None)
-    function = getattr(module, "handler", None)
+    function = _function(module, file)
     if not isinstance(config, Mapping):
         raise errors.StepInvalid(f"{file}: expected a dict named `config`, found {_found(module, 'config')}")
-    if function is not None and (not callable(function) or isinstance(function, type)):
-        raise errors.StepInvalid(f"{file}: expected a function named `handler`, found {_found(module, 'handler')}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise errors.StepInvalid(f"{file}: expected a handler that does its work when called, found one with `yield`")
     triggers = config.get("triggers")
     if triggers and function is None:
         raise errors.StepInvalid(f"{file}: expected a function named `handler` for its triggers, found none")
@@ -86,6 +82,26 @@ def load(folder: Path, file: str) -> Handler:
             f"found an input of type {_name(input_type)}"
         )
     return Handler(file, written, config, function, input_type, takes_request, takes)
+
+
+def load_bound(folder: Path, file: str) -> Handler:
+    """Load the code of a Step whose spec is known, as runtimes do: from any Python file, with a `handler`. What it says
+    of itself in `config` is kept for the models in it, and need not be there. Raises as `load` does."""
+    module = _load_module(folder, file)
+    config = getattr(module, "config", None)
+    function = _function(module, file)
+    if function is None:
+        raise errors.StepInvalid(f"{file}: expected a function named `handler`, found none")
+    return Handler(file, file, config if isinstance(config, Mapping) else {}, function, *_signature(file, function))
+
+
+def _function(module: ModuleType, file: str) -> Callable[..., Any] | None:
+    function = getattr(module, "handler", None)
+    if function is not None and (not callable(function) or isinstance(function, type)):
+        raise errors.StepInvalid(f"{file}: expected a function named `handler`, found {_found(module, 'handler')}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise errors.StepInvalid(f"{file}: expected a handler that does its work when called, found one with `yield`")
+    return function
 
 
 def _is_api_only(triggers: Any) -> bool:

@@ -42,8 +42,8 @@ def check_server(js: JetStream) -> None:
         raise errors.BrokerTooOld(f"Bema needs nats-server {needed} or later, found {found}; upgrade the server")
 
 
-async def ensure_stream(js: JetStream, stream: AppStream) -> None:
-    """Make an app's stream, or bring an existing one of the same owner up to date.
+async def ensure_stream(js: JetStream, stream: AppStream) -> bool:
+    """Make an app's stream, or bring an existing one of the same owner up to date; whether it was made.
 
     Raises `AppStreamOwned` when it belongs to somebody else: then nothing was changed.
     """
@@ -51,12 +51,13 @@ async def ensure_stream(js: JetStream, stream: AppStream) -> None:
     found = await _stream_info(js, stream.name)
     if found is None:
         await js.api(f"STREAM.CREATE.{stream.name}", _stream_config(stream))
-        return
+        return True
     config = found["config"]
     _check_owner(stream, config.get("metadata") or {})
     wanted = {**_stream_config(stream), "storage": config["storage"]}
     if any(config.get(key) != value for key, value in wanted.items() if key != "metadata"):
         await js.api(f"STREAM.UPDATE.{stream.name}", {**config, **wanted})
+    return False
 
 
 def _check_owner(stream: AppStream, found: Mapping[str, str]) -> None:

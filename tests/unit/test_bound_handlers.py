@@ -1,0 +1,77 @@
+"""Code under a spec of its own: what was applied to the cluster counts, whatever the file says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bema.contract import errors
+from bema_runtime import invokers
+from tests.support import units
+
+Load = Callable[..., Any]
+MODEL = """
+from pydantic import BaseModel
+class Order(BaseModel):
+    id: str
+"""
+HANDLER = "async def handler(input, ctx): ...\n"
+EVENT: dict[str, Any] = {"event": {"topics": ["order.created"]}}
+API: dict[str, Any] = {"api": {"method": "POST", "path": "/orders/{id}"}}
+CONFIG = """
+config = {"triggers": [
+    {"api": {"method": "POST", "path": "/orders/:id", "body": Order}},
+    {"event": {"topics": ["order.created"], "input": Order}},
+]}
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def made(text: str, *triggers: dict[str, Any], file: str = "pay.py") -> Any:
+        (tmp_path / file).write_text(text)
+        bound = units.binding(triggers=list(triggers), code={"entrypoint": file, "image": "none"})
+        code = bound.code.model_copy(update={"folder": str(tmp_path)})
+        return invokers._load(bound.model_copy(update={"code": code}))
+
+    return made
+
+
+@pytest.mark.parametrize("file", ["pay.py", "pay_step.py", "main.py"])
+def test_any_file_with_a_handler_will_do(load: Load, file: str) -> None:
+    assert load(HANDLER, EVENT, file=file).is_async
+
+
+@pytest.mark.parametrize(
+    "config", ["", "config = None\n", 'config = {"triggers": []}\n', 'config = {"triggers": [1]}\n']
+)
+def test_a_config_need_not_be_there(load: Load, config: str) -> None:
+    assert load(config + HANDLER, EVENT).decoders[0](b'{"a": 1}') == {"a": 1}
+
+
+def test_a_model_belongs_to_its_trigger_and_not_to_a_place(load: Load) -> None:
+    entry = load(MODEL + CONFIG + HANDLER, EVENT, API)
+    for place in (0, 1):
+        assert type(entry.decoders[place](b'{"id": "1"}')).__name__ == "Order"
+
+
+def test_a_trigger_that_the_code_does_not_know_takes_any_json(load: Load) -> None:
+    entry = load(MODEL + CONFIG + HANDLER, {"event": {"topics": ["order.paid"]}}, {"api": {"path": "/other"}})
+    for place in (0, 1):
+        assert entry.decoders[place](b"[1]") == [1]
+
+
+def test_a_schema_of_the_spec_counts_where_the_code_has_none(load: Load) -> None:
+    entry = load(HANDLER, {"event": {"topics": ["a"], "input": {"type": "object"}}})
+    with pytest.raises(Exception, match="not of type"):
+        entry.decoders[0](b"[1]")
+
+
+def test_code_without_a_handler_is_refused(load: Load) -> None:
+    with pytest.raises(errors.StepInvalid, match=r"^pay\.py: expected a function named `handler`, found none$"):
+        load("x = 1\n", EVENT)
