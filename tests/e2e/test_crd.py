@@ -107,6 +107,14 @@ REFUSED = [
         triggered({**EVENT, "cron": {"schedule": "@daily"}}), [f"spec.triggers[0]: {ONE_MEMBER}"], id="two members"
     ),
     pytest.param(triggered(EVENT, {}), [f"spec.triggers[1]: {ONE_MEMBER}"], id="no member"),
+    pytest.param(
+        {**triggered({"api": {"path": "/a"}}), "metadata": {"name": "2fa"}},
+        [
+            "metadata.name: Invalid value: expected a name that begins with a letter, because a Service is named after "
+            "a Step with an api trigger"
+        ],
+        id="a name that no Service can have",
+    ),
     pytest.param(triggered({"event": None}), [f"spec.triggers[0]: {ONE_MEMBER}"], id="a null for a member"),
     *(
         pytest.param(

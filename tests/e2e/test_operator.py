@@ -322,6 +322,52 @@ def test_a_name_that_is_taken_is_left_alone(space: Space) -> None:
     assert space.get("service", "orders") == before
 
 
+def test_what_an_orphaning_deletion_left_is_taken_over(space: Space) -> None:
+    manifest = step("orders", API, replicas=0)
+    space.apply(manifest)
+    space.wait_ready("orders")
+    before = {kind: (space.get(kind, "orders") or {})["metadata"]["uid"] for kind in ("deployment", "service")}
+    space.kubectl("delete", "step", "orders", "--cascade=orphan")
+    assert "Deployment" in space.children("orders")
+    space.apply(manifest)
+    space.wait_ready("orders")
+    uid = (space.get("step", "orders") or {})["metadata"]["uid"]
+    for kind, kept in before.items():
+        found = (space.get(kind, "orders") or {})["metadata"]
+        assert (found["uid"], [owner["uid"] for owner in found["ownerReferences"]]) == (kept, [uid])
+
+
+def test_a_stream_that_vanishes_is_made_again(space: Space) -> None:
+    space.apply(step("orders", API, replicas=0))
+    space.wait_ready("orders")
+    stream = names.stream(space.name)
+
+    async def ask(endpoint: str) -> Any:
+        connection = await connections.connect([installs.nats_url(space.cluster)], name="test", wait=10)
+        try:
+            return await JetStream(connection).api(endpoint)
+        finally:
+            await connection.close()
+
+    asyncio.run(ask(f"STREAM.DELETE.{stream}"))
+    waits.until_sync(
+        lambda: stream in asyncio.run(ask("STREAM.NAMES"))["streams"], "the stream to be made again", timeout=30
+    )
+
+
+def test_a_quantity_that_cannot_be_one_is_said(space: Space) -> None:
+    space.apply(step("orders", EVENT, pod={"resources": {"requests": {"cpu": "banana"}}}))
+    assert "banana" in space.wait_reason("orders", "ApplyRefused") or "quantit" in space.wait_reason(
+        "orders", "ApplyRefused"
+    )
+
+
+def test_last_words_are_in_the_status(space: Space) -> None:
+    code = {"language": "python", "entrypoint": "a.py", "inline": {"a.py": "raise ValueError('no such luck')"}}
+    space.apply(step("orders", EVENT, code=code))
+    assert "no such luck" in space.wait_reason("orders", "CrashLoop", "WorkloadReady", seconds=90)
+
+
 def test_the_kubelets_and_the_api_servers_own_words_are_in_the_status(space: Space) -> None:
     code = {"language": "python", "entrypoint": "a.py", "image": "localhost/there-is-no-such-image:1"}
     quota = {

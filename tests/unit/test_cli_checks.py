@@ -133,7 +133,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "name.step.yaml": (
         "apiVersion: bema.dev/v1alpha1\nkind: Step\nmetadata: {name: Not_A_Label}\nspec: {}\n",
         [
-            "steps/name.step.yaml: metadata.name: Value error, expected a DNS label of at most 47 characters such as "
+            "steps/name.step.yaml: name: expected a DNS label of at most 47 characters such as "
             "charge-payment, found 'Not_A_Label'"
         ],
     ),

@@ -185,11 +185,11 @@ WORKLOADS: list[tuple[str, Facts, tuple[str, str, str], tuple[str, str]]] = [
         "zero pods by hand",
         deployed(
             {"observedGeneration": 5},
-            spec=spec(EVENT, replicas=0),
+            spec=spec(EVENT, API, replicas=0),
             wanted=[zero := manifest("Deployment", 0)],
             children=[live(zero, {"observedGeneration": 5})],
         ),
-        ("True", "ScaledToZero", "spec.replicas is 0: no pod runs, events wait."),
+        ("True", "ScaledToZero", "spec.replicas is 0: no pod runs, events wait, requests are not answered."),
         ("False", "Reconciled"),
     ),
     (

@@ -20,6 +20,7 @@ CODE = {"entrypoint": "steps/a_step.py", "image": "shop:1"}
         pytest.param([], "noop", None, id="a noop"),
         pytest.param([{"api": {"method": "POST", "path": "/orders/:id"}}], "api", "POST /orders/{id}", id="an api"),
         pytest.param([{"event": {"topics": ["a", "b", "c"]}}], "event", "a +2", id="an event on three topics"),
+        pytest.param([{"event": {"topics": ["t" * 60]}}], "event", "t" * 47 + "…", id="a topic too long for a table"),
         pytest.param([{"cron": {"schedule": "0 2 * * *"}}], "cron", "0 2 * * *", id="a cron"),
         pytest.param(
             [{"event": {"topics": ["a"]}}, {"api": {"path": "/a"}}, {"api": {"path": "/b"}}],

@@ -291,6 +291,16 @@ def test_topics_by_name_alone_are_objects_once_parsed() -> None:
     assert spec.dump()["emits"] == [{"topic": "a"}, {"topic": "b", "description": "c"}]
 
 
+def test_a_step_that_answers_requests_has_a_services_name() -> None:
+    spec = steps.parse_spec(config({"api": {"path": "/a"}}), where="2fa_step.py")
+    with pytest.raises(
+        errors.StepInvalid,
+        match=r"^2fa_step.py: expected a name that begins with a letter, because a Service is named .*, found '2fa'$",
+    ):
+        steps.named("2fa", spec, where="2fa_step.py")
+    assert steps.named("2fa", StepSpec(), where="2fa_step.py").name == "2fa"
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, id=name) for name in ("Charge", "a_b", "-a", "a-", "a.b", "", "a" * 48, "é")]
 )

@@ -166,11 +166,14 @@ class Broker:
 
     async def look(self) -> None:
         """Read the backlogs of all Steps, one request per app, and have those looked at whose backlog has changed or
-        whose consumer is missing. Raises `BrokerError`."""
+        whose stream or consumer is missing. Raises `BrokerError`."""
         js = self._connected()
+        existing = await admin.stream_names(js)
         by_stream: dict[str, list[Key]] = {}
         for key, held in self._held.items():
-            if held.durable is not None:
+            if held.stream not in existing:
+                self._lost(key, held, "stream")
+            elif held.durable is not None:
                 by_stream.setdefault(held.stream, []).append(key)
         for stream, keys in by_stream.items():
             states = await admin.consumer_states(js, stream)
@@ -183,13 +186,16 @@ class Broker:
             return
         state = states.get(held.durable)
         if state is None:
-            log.warning("The Step's consumer has vanished; making it again", extra={"app": key[0], "step": key[1]})
-            held.digest = ""
-            self._streams.pop(held.stream, None)
-            self._look_again(key)
+            self._lost(key, held, "consumer")
         elif state.backlog != held.backlog:
             held.backlog = state.backlog
             self._look_again(key)
+
+    def _lost(self, key: Key, held: Held, what: str) -> None:
+        log.warning("The Step's %s has vanished; making it again", what, extra={"app": key[0], "step": key[1]})
+        held.digest = ""
+        self._streams.pop(held.stream, None)
+        self._look_again(key)
 
     async def apps(self) -> list[App]:
         """Every app stream of this installation with its consumers, also of apps that have no Step left."""

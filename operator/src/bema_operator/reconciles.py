@@ -189,7 +189,7 @@ class Reconciler:
         if kind is kinds.CONFIG_MAP:
             return True
         found = await self._api.find(kind, subject.key.namespace, manifest["metadata"]["name"])
-        return found is None or facts.owner_uid(found) == subject.uid
+        return found is None or facts.owner_uid(found) == subject.uid or _is_orphan(found, subject.key.name)
 
     async def step_exists(self, key: Key, uid: str | None = None) -> bool:
         """Whether the API server has the Step; with a uid, this very one."""
@@ -266,6 +266,13 @@ def _kind(manifest: Object) -> kinds.Kind:
 def _is_managed(child: Object) -> bool:
     labels: dict[str, Any] = child["metadata"].get("labels", {})
     return labels.get(names.LABEL_MANAGED_BY) == parts.MANAGED_BY or bool(ownership.our_fields(child))
+
+
+def _is_orphan(found: Object, step: str) -> bool:
+    """Whether an object was made for a Step of this name and left behind, as `--cascade=orphan` does: to be adopted."""
+    labels: dict[str, Any] = found["metadata"].get("labels", {})
+    ours = labels.get(names.LABEL_MANAGED_BY) == parts.MANAGED_BY and labels.get(names.LABEL_STEP) == step
+    return ours and not found["metadata"].get("ownerReferences")
 
 
 def _bound(key: Key) -> dict[str, str]:

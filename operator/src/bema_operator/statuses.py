@@ -157,10 +157,17 @@ def _workload(facts: Facts) -> Verdict:
     if not rollout.is_done:
         return _no(_unready(facts, rollout))
     if suspended:
-        return _yes(Reason.SUSPENDED, "spec.suspend is true: no pod runs, events wait.")
+        return _yes(Reason.SUSPENDED, f"spec.suspend is true: no pod runs{_waiting(facts)}.")
     if rollout.wanted == 0:
-        return _yes(Reason.SCALED_TO_ZERO, "spec.replicas is 0: no pod runs, events wait.")
+        return _yes(Reason.SCALED_TO_ZERO, f"spec.replicas is 0: no pod runs{_waiting(facts)}.")
     return _yes(Reason.AVAILABLE, f"{_pods(rollout.available)} of {rollout.wanted} ready.")
+
+
+def _waiting(facts: Facts) -> str:
+    """What becomes of the Step's triggers meanwhile."""
+    words = [", events wait" if facts.spec and facts.spec.events else ""]
+    words.append(", requests are not answered" if facts.spec and facts.spec.apis else "")
+    return "".join(words)
 
 
 def _cron(suspended: bool) -> Verdict:
@@ -239,7 +246,8 @@ def _counts(rollout: Rollout) -> str:
 
 
 _FAILURES = (
-    (re.compile(r"exceeded quota|LimitRange|(?:maximum|minimum) \w+ usage per|limit to request ratio"),
+    (re.compile(r"exceeded quota|failed quota|LimitRange|must be less than or equal to \w+ limit"
+                r"|(?:maximum|minimum) \w+ usage per|limit to request ratio"),
      Reason.QUOTA_EXCEEDED),
     (re.compile(r"violates PodSecurity"), Reason.POD_SECURITY_REFUSED),
 )  # fmt: skip

@@ -12,7 +12,7 @@ import yaml
 from bema import discoveries
 from bema.contract import errors, names
 from bema.contract.models import Model
-from bema.contract.steps import Step, parse_spec
+from bema.contract.steps import Step, named, parse_spec
 from bema.discoveries import Found, Problem
 
 API_VERSION = f"{names.API_GROUP}/{names.API_VERSION}"
@@ -88,7 +88,7 @@ def read(folder: Path, file: str) -> Found:
     try:
         metadata = _Metadata.model_validate(content.get("metadata") or {})
         spec = parse_spec(content.get("spec") or {}, where=file)
-        Step(name=metadata.name, spec=spec)
+        named(metadata.name, spec, where=file)
     except pydantic.ValidationError as error:
         lines = [f"{file}: metadata.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise errors.StepInvalid("\n".join(lines)) from error

@@ -17,7 +17,7 @@ from typing import Any
 from bema import handlers, sources
 from bema.contract import errors
 from bema.contract.models import Model
-from bema.contract.steps import Step, StepSpec, parse_spec
+from bema.contract.steps import Step, StepSpec, named, parse_spec
 
 ROOTS = ("steps", "src")
 """Where Steps are looked for, below the app's folder."""
@@ -173,7 +173,7 @@ def _load(folder: Path, file: str) -> Found | list[Problem]:
     try:
         handler = handlers.load(folder, file)
         spec = handlers.spec_of(handler, {"entrypoint": file, "image": LOCAL_IMAGE})
-        Step(name=handler.name, spec=spec)
+        named(handler.name, spec, where=file)
         read = sources.read(folder, file)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's file raises is a problem of that file
         return problems_of(error, folder, file)

@@ -75,6 +75,12 @@ ROOT: tuple[Rule, ...] = (
         "expected a DNS label such as charge-payment: lower-case letters, digits and hyphens",
         field=".metadata.name",
     ),
+    Rule(
+        _matches("self.metadata.name", "^[a-z]") + " || !has(self.spec.triggers) || "
+        "!self.spec.triggers.exists(trigger, has(trigger.api))",
+        steps.API_NAME_MESSAGE,
+        field=".metadata.name",
+    ),
 )
 """Rules about the whole object."""
 

@@ -134,12 +134,17 @@ def type_of(spec: StepSpec) -> str:
     return ",".join(spec.kinds) or "noop"
 
 
+TRIGGER_LIMIT = 48
+"""Characters of a trigger in a table."""
+
+
 def trigger_of(spec: StepSpec) -> str | None:
     """`status.trigger` of a Step: the first trigger in short and the number of the others; None for a noop."""
     texts = [text for trigger in spec.triggers for text in _texts(trigger)]
     if not texts:
         return None
-    return texts[0] if len(texts) == 1 else f"{texts[0]} +{len(texts) - 1}"
+    first = texts[0] if len(texts[0]) <= TRIGGER_LIMIT else f"{texts[0][: TRIGGER_LIMIT - 1]}…"
+    return first if len(texts) == 1 else f"{first} +{len(texts) - 1}"
 
 
 def _texts(trigger: Trigger) -> list[str]:

@@ -245,6 +245,11 @@ class StepSpec(Model):
         return list(dict.fromkeys(trigger.kind for trigger in self.triggers))
 
 
+API_NAME_MESSAGE = (
+    "expected a name that begins with a letter, because a Service is named after a Step with an api trigger"
+)
+
+
 class Step(Model):
     """A Step with its name."""
 
@@ -260,6 +265,12 @@ class Step(Model):
                 f"found {value!r}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _is_service_name(self) -> Step:
+        if self.spec.apis and not self.name[0].isalpha():
+            raise ValueError(f"{API_NAME_MESSAGE}, found {self.name!r}")
+        return self
 
 
 def not_supported(spec: StepSpec) -> list[str]:
@@ -308,6 +319,14 @@ def parse_spec(config: Mapping[str, Any], *, where: str) -> StepSpec:
     `where` (a file or an object's name), the field, and for an unknown key the nearest valid one."""
     try:
         return StepSpec.model_validate(dict(config))
+    except ValidationError as error:
+        raise errors.StepInvalid("\n".join(explain(error, where=where))) from error
+
+
+def named(name: str, spec: StepSpec, *, where: str) -> Step:
+    """A Step of that name. Raises `StepInvalid` for a name that it cannot have."""
+    try:
+        return Step(name=name, spec=spec)
     except ValidationError as error:
         raise errors.StepInvalid("\n".join(explain(error, where=where))) from error
 

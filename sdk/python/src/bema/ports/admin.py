@@ -99,6 +99,16 @@ async def stream_created(js: JetStream, name: str) -> str:
     return str(info["created"])
 
 
+async def stream_names(js: JetStream) -> set[str]:
+    """The streams of all apps on this broker."""
+    found: set[str] = set()
+    while True:
+        page = await js.api("STREAM.NAMES", {"offset": len(found), "subject": "bema.>"})
+        found.update(page.get("streams") or ())
+        if not page.get("streams") or len(found) >= int(page["total"]):
+            return found
+
+
 async def stream_exists(js: JetStream, name: str) -> bool:
     return await _stream_info(js, name) is not None
 
