@@ -203,6 +203,15 @@ REFUSED = [
         id="a first delay above the longest",
     ),
     pytest.param(
+        triggered(deliverFrom="2026-02-29T00:00:00Z"),
+        [
+            'spec: Invalid value: "object": type conversion error from '
+            "'string' to 'google.protobuf.Timestamp' evaluating rule: "
+            "expected a day that the calendar has"
+        ],
+        id="a day that the calendar has not",
+    ),
+    pytest.param(
         triggered(deliverFrom="Yesterday"),
         [
             "spec.deliverFrom: Invalid value: expected Creation, Beginning, Now or a time such as "
@@ -293,10 +302,7 @@ def test_a_step_comes_back_with_its_defaults_and_a_second_apply_changes_nothing(
     manifest = step("defaults", triggers=triggers, code=CODE, capture="Off", retry={"maxAttempts": 5})
     kept.kubectl("apply", "-f", "-", input=json.dumps(manifest))
     assert json.loads(kept.kubectl("get", "step", "defaults", "-o", "json"))["spec"] == {
-        "triggers": [
-            {"api": {"path": "/a", "method": "GET", "maxBodyBytes": "1Mi"}},
-            {"cron": {"schedule": "@daily", "timeZone": "Etc/UTC", "overlap": "Skip"}},
-        ],
+        "triggers": triggers,
         "code": {**CODE, "language": "python"},
         "retry": {"maxAttempts": 5, "backoff": "Exponential", "initialSeconds": 1, "maxSeconds": 300, "jitter": 0.2},
         "concurrency": 16,
@@ -314,9 +320,19 @@ def test_a_step_comes_back_with_its_defaults_and_a_second_apply_changes_nothing(
         "capture": "Off",
     }
     before = kept.kubectl("get", "step", "defaults", "-o", VERSION)
-    kept.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+    said = kept.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+    assert said.strip() == "step.bema.dev/defaults unchanged"
     assert kept.kubectl("get", "step", "defaults", "-o", VERSION) == before
     assert kept.kubectl("diff", "-f", "-", input=json.dumps(manifest)) == ""
+
+
+def test_the_same_manifest_of_another_manager_is_no_conflict(kept: Steps) -> None:
+    triggers = [{"api": {"path": "/a"}}, {"cron": {"schedule": "@daily"}}, {"event": {"topics": ["a"]}}]
+    manifest = json.dumps(step("managers", triggers=triggers, code=CODE))
+    kept.kubectl("apply", "-f", "-", input=manifest)
+    for manager in ("argocd", "flux"):
+        kept.kubectl("apply", "--server-side", "--field-manager", manager, "-f", "-", input=manifest)
+    assert kept.kubectl("diff", "--server-side", "-f", "-", input=manifest) == ""
 
 
 @settings(

@@ -130,7 +130,9 @@ def structural(model: type[Model]) -> Schema:
     return _structural({"$ref": f"#/$defs/{model.__name__}"}, {**schema.get("$defs", {}), model.__name__: schema})
 
 
-def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
+def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any], *, is_atomic: bool = False) -> Schema:
+    """`is_atomic`: inside a list that is replaced as a whole. A default that the server filled in there would make the
+    very same manifest of another field manager a conflict; the models know the defaults."""
     node, validations = _resolve(node, definitions)
     schema: Schema = {key: copy.deepcopy(node[key]) for key in _KEPT if key in node}
     if "description" in node:
@@ -139,13 +141,20 @@ def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Sche
         schema |= {"minimum": node["exclusiveMinimum"], "exclusiveMinimum": True}
     default = _default(node.get("default"))
     if default not in (None, [], {}):
-        schema["default"] = default
+        if is_atomic:
+            said = ", ".join(map(str, default)) if isinstance(default, list) else default
+            schema["description"] = f"{schema['description']} Default: {said}."
+        else:
+            schema["default"] = default
     if node.get("properties"):
-        schema["properties"] = {key: _structural(value, definitions) for key, value in node["properties"].items()}
+        schema["properties"] = {
+            key: _structural(value, definitions, is_atomic=is_atomic) for key, value in node["properties"].items()
+        }
     if "items" in node:
-        schema["items"] = _structural(node["items"], definitions)
+        whole = node.get("x-kubernetes-list-type", "atomic") == "atomic"
+        schema["items"] = _structural(node["items"], definitions, is_atomic=is_atomic or whole)
     if isinstance(node.get("additionalProperties"), dict):
-        schema["additionalProperties"] = _structural(node["additionalProperties"], definitions)
+        schema["additionalProperties"] = _structural(node["additionalProperties"], definitions, is_atomic=is_atomic)
     if validations:
         schema["x-kubernetes-validations"] = [rule.dump() for rule in validations]
         for rule in validations:

@@ -94,7 +94,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             show=True,
         ),
         Rule(
-            "type(self.maxBodyBytes) == int || " + _matches("self.maxBodyBytes", quantities.PATTERN),
+            "!has(self.maxBodyBytes) || type(self.maxBodyBytes) == int || "
+            + _matches("self.maxBodyBytes", quantities.PATTERN),
             "expected a number of bytes such as 65536, 512Ki or 1Mi",
             field=".maxBodyBytes",
         ),
@@ -108,7 +109,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             show=True,
         ),
         Rule(
-            f"{_matches('self.timeZone', schedules.TIME_ZONE_PATTERN)} && self.timeZone.lowerAscii() != 'local'",
+            f"!has(self.timeZone) || {_matches('self.timeZone', schedules.TIME_ZONE_PATTERN)} "
+            "&& self.timeZone.lowerAscii() != 'local'",
             "expected an IANA time zone such as Europe/Paris",
             field=".timeZone",
             show=True,
@@ -197,6 +199,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "expected Creation, Beginning, Now or a time such as 2026-01-31T12:00:00Z",
             field=".deliverFrom",
             show=True,
+        ),
+        Rule(
+            f"{_matches('self.deliverFrom', '^[A-Z]')} || timestamp(self.deliverFrom).getFullYear() >= 0",
+            "expected a day that the calendar has",
+            field=".deliverFrom",
         ),
         Rule(
             f"self.deliverFrom == oldSelf.deliverFrom || !({_HEARS.format('oldSelf')} && {_HEARS.format('self')})",

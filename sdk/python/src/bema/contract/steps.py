@@ -29,7 +29,8 @@ OUTSIDE_PATTERN = r"(^|/)\.{0,2}(/|$)"
 """A regular expression (RE2) that finds something in a path which is not a plain way down: an empty part, `.`, `..`."""
 
 DELIVER_FROM_PATTERN = (
-    r"^(Creation|Beginning|Now|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"^(Creation|Beginning|Now|[0-9]{4}-"
+    r"((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))"
     r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))$"
 )
 """A regular expression (RE2) of `deliverFrom`."""
