@@ -139,7 +139,7 @@ async def test_malformed_events_are_dead_letters_at_once_with_the_reason(start_a
         {
             "field": "count",
             "message": "Input should be a valid integer, unable to parse string as an integer",
-            "found": "'many'",
+            "found": '"many"',
         }
     ]
     await app.wait_state("orders", "good", {"id": "good", "count": 2})
@@ -217,7 +217,7 @@ async def test_topics_groups_and_keys_may_be_any_text(start_app) -> None:
     keys = ["a b", "a.b", ">", "*", "é", "x" * 300, "", "☃"]
     await app.emit("weird topic.> é", keys)
     await waits.until(lambda: app.state("result", "keys"), "the result", explain=app.explain)
-    assert await app.state("result", "keys") == sorted(keys)
+    assert await app.state("result", "keys") == keys
 
 
 STATE = """
@@ -234,9 +234,11 @@ async def handler(data, ctx):
     await s.delete("g", "gone")
     assert await s.get("g", "gone", "none") == "none"
     await s.delete("g", "old")
-    assert [i.key for i in await s.list("g")] == ["count", "x"]
+    assert [i.key for i in await s.list("g")] == ["x", "count"]
     assert [i.key for i in await s.list("g", prefix="c")] == ["count"]
-    assert [i.key for i in await s.list("g", limit=1)] == ["count"]
+    first = await s.list("g", limit=1)
+    second = await s.list("g", limit=1, cursor=first.cursor)
+    assert [[i.key for i in first], [i.key for i in second], second.cursor] == [["x"], ["count"], None]
     await s.set("g", "ok", ctx.trigger.topic)
 """
 

@@ -13,7 +13,8 @@ import pytest
 from bema.contract import errors, operations
 from bema.contract.effects import DeleteState, EmitEvent, SetState, UpdateState
 from bema_runtime import payloads
-from bema_runtime.buffers import Buffer
+from bema_runtime.buffers import Buffer, Entry
+from bema_runtime.outboxes import Emission
 from tests.support import units
 
 K = ("stock", "apple")
@@ -29,7 +30,7 @@ def _asked(*calls: Callable[[Buffer], Any]) -> Buffer:
 
 
 def reads(value: bytes | None) -> Callable[[Buffer], Any]:
-    return lambda buffer: buffer.has_read(K, value)
+    return lambda buffer: buffer.has_read(K, Entry(value, 5))
 
 
 def sets(value: Any) -> Callable[[Buffer], Any]:
@@ -45,7 +46,7 @@ def updates(*changes: operations.Operation) -> Callable[[Buffer], Any]:
 
 
 def emits(data: Any) -> Callable[[Buffer], Any]:
-    return lambda buffer: buffer.emit("paid", data, key=None, headers=None)
+    return lambda buffer: buffer.emit("paid", data)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_what_only_the_broker_knows_is_unknown(calls: list[Callable[[Buffer], An
 
 def test_two_reads_at_once_see_the_same() -> None:
     buffer = _asked(updates(INCREMENT))
-    assert [buffer.has_read(K, b'{"n":1}') for _ in range(2)] == [b'{"n":3}'] * 2
+    assert [buffer.has_read(K, Entry(b'{"n":1}')) for _ in range(2)] == [b'{"n":3}'] * 2
 
 
 def test_a_list_is_laid_over_with_own_writes() -> None:
@@ -124,14 +125,16 @@ def test_a_list_is_laid_over_with_own_writes() -> None:
     buffer.delete(("g", "never"))
     buffer.update(("g", "more"), [operations.increment(by=5)])
     buffer.set(("other", "x"), 1)
-    stored = [("changed", b"0"), ("gone", b"0"), ("more", b"1"), ("same", b'{"a":1}')]
+    values = {"changed": b"0", "gone": b"0", "more": b"1", "same": b'{"a":1}', "new": None}
+    stored = {key: Entry(value) for key, value in values.items()}
     assert buffer.overlay("g", stored) == {"new": 1, "changed": 2, "more": 6, "same": {"a": 1}}
+    assert buffer.own_keys("g") == (["new", "changed", "more"], ["gone", "never"])
 
 
 def test_an_event_has_its_key_its_headers_and_an_id_of_its_own() -> None:
     buffer = units.buffer()
     headers = {"X-Tenant": "acme"}
-    ids = [buffer.emit("paid", {"n": n}, key="ann", headers=headers) for n in range(2)]
+    ids = [buffer.emit("paid", {"n": n}, Emission(key="ann", headers=headers)) for n in range(2)]
     headers["X-Tenant"] = "changed later"
     assert ids == ["r1.1", "r1.2"]
     assert list(buffer.effects()) == [
@@ -149,37 +152,37 @@ def _positive(value: Any) -> None:
     ("call", "kind", "message"),
     [
         pytest.param(
-            lambda b: b.emit("other", 1, key=None, headers=None),
+            lambda b: b.emit("other", 1),
             errors.UndeclaredTopic,
             "pay emits 'other', which its config does not declare; declared are paid, positive",
             id="a topic that is not declared",
         ),
         pytest.param(
-            lambda b: b.emit("positive", -1, key=None, headers=None),
+            lambda b: b.emit("positive", -1),
             errors.PayloadInvalid,
             "event positive: not what its schema says: input: expected a positive number, found -1",
             id="data that does not fit the topic's schema",
         ),
         pytest.param(
-            lambda b: b.emit("paid", 1, key=5, headers=None),
+            lambda b: b.emit("paid", 1, Emission(key=5)),
             errors.NameInvalid,
             "event paid: key: expected a text, found 5",
             id="a number for an event's key",
         ),
         pytest.param(
-            lambda b: b.emit("paid", 1, key="\ud800", headers=None),
+            lambda b: b.emit("paid", 1, Emission(key="\ud800")),
             errors.NameInvalid,
             r"key must be valid Unicode, found a lone surrogate in '\ud800'",
             id="a key that is no Unicode",
         ),
         pytest.param(
-            lambda b: b.emit("paid", 1, key=None, headers={"x": "a" * 20_000}),
+            lambda b: b.emit("paid", 1, Emission(headers={"x": "a" * 20_000})),
             errors.PayloadTooLarge,
             "event paid: expected at most 16384 bytes of headers and key, found 20001; put other data into the event",
             id="headers that are too large",
         ),
         pytest.param(
-            lambda b: b.emit("paid", "x" * 20, key=None, headers=None),
+            lambda b: b.emit("paid", "x" * 20),
             errors.PayloadTooLarge,
             "event paid: expected at most 20 bytes of JSON, found 22; store the data elsewhere and send a reference",
             id="an event that is too large",
@@ -280,11 +283,11 @@ def eager_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("eager_threads")
 def test_threads_lose_no_effect_of_each_other() -> None:
     buffer = units.buffer(effects=4000)
-    buffer.has_read(K, None)
+    buffer.has_read(K, Entry(None))
 
     def work(number: int) -> str:
         buffer.update(K, [operations.increment("n")])
-        return buffer.emit("paid", number, key=None, headers=None)
+        return buffer.emit("paid", number)
 
     with ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(work, range(2000)))

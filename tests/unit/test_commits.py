@@ -13,8 +13,8 @@ from bema.contract import envelopes, operations
 from bema.contract.effects import DeleteState, Effect, EmitEvent, SetState, UpdateState
 from bema.contract.envelopes import Event
 from bema.contract.triggers import Kind
-from bema.ports.jetstream import Outgoing
-from bema_runtime import commits
+from bema.ports.jetstream import Outgoing, Stored
+from bema_runtime import batches, commits
 from bema_runtime.commits import Commit, RunOutcome
 from tests.support import units
 
@@ -30,7 +30,14 @@ NOW = 1000.5
 
 def batch(*effects: Effect, reads: dict[tuple[str, str], int] | None = None, **more: Any) -> list[Outgoing]:
     run = units.run(reads=reads or {})
-    return commits.messages(Commit(run, RunOutcome.OK, effects), more.get("values", {}), now=NOW)
+    return batches.messages(Commit(run, RunOutcome.OK, effects), more.get("found", {}), now=NOW)
+
+
+APPLE = "bema.shop.state.stock.apple"
+
+
+def stored(subject: str, data: bytes = b"", sequence: int = 1, **headers: str) -> Stored:
+    return Stored(subject, sequence, "1970-01-01T00:16:35Z", data, {k.replace("_", "-"): v for k, v in headers.items()})
 
 
 UPDATE = UpdateState("stock", "apple", (operations.increment(),))
@@ -68,7 +75,7 @@ UPDATE = UpdateState("stock", "apple", (operations.increment(),))
             id="a deletion is a tombstone that goes away by itself",
         ),
         pytest.param(
-            batch(UPDATE, values={("stock", "apple"): (b"5", 3)}),
+            batch(UPDATE, found={APPLE: stored(APPLE, b"4", 3)}),
             [Outgoing("bema.shop.state.stock.apple", b"5", {"Nats-Rollup": "sub"}, expected=3)],
             id="a blind change, guarded by what it was made from",
         ),

@@ -36,7 +36,8 @@ def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str
     run = Run(
         unit=unit,
         kind=Kind.EVENT,
-        id=(headers.get(envelopes.RUN) if retried else None) or names.run_of_event(binding.step, source, event_id),
+        id=(headers.get(envelopes.RUN) if retried else None)
+        or names.run_of_event(binding.step, source, headers.get(envelopes.EMITTED) or event_id),
         attempt=_attempt(headers) if retried else 1,
         trigger=unit.trigger_of(event.topic),
         trace_id=traces.trace_of(event.trace_parent),

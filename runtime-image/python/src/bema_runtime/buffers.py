@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from bema.contract import envelopes, errors, names, operations
+from bema.contract import errors, names, operations, retries
 from bema.contract.bindings import Limits
-from bema.contract.effects import (
-    MAX_HEADER_BYTES,
-    DeleteState,
-    Effect,
-    EmitEvent,
-    SetState,
-    StateEffect,
-    UpdateState,
-)
+from bema.contract.effects import DeleteState, Effect, SetState, StateEffect, UpdateState
 from bema_runtime import payloads
+from bema_runtime.outboxes import PLAIN, Check, Emission, Outbox, Room
 
 Key = tuple[str, str]
 _UNKNOWN: Any = object()
-
-
 _NO_LOCK: AbstractContextManager[Any] = contextlib.nullcontext()
+
+
+class Entry(NamedTuple):
+    """A key of the state as the broker holds it."""
+
+    value: bytes | None
+    """JSON; None for nothing."""
+    revision: int = 0
+    expires: float | None = None
+    """Unix time at which it goes away by itself."""
 
 
 class Buffer:
@@ -39,26 +42,24 @@ class Buffer:
         run: str,
         step: str,
         limits: Limits,
-        topics: Mapping[str, Callable[[Any], None] | None],
+        topics: Mapping[str, Check | None],
         shared: bool = True,
     ) -> None:
         """`shared`: whether several threads may use it, as a plain handler's own threads may."""
-        self._run = run
         self._step = step
         self._limits = limits
-        self._topics = topics
-        self._read: dict[Key, bytes | None] = {}
+        self._room = Room(step, limits)
+        self._outbox = Outbox(run=run, step=step, room=self._room, topics=topics)
+        self._read: dict[Key, Entry] = {}
         self._writes: dict[Key, StateEffect] = {}
-        self._emits: list[EmitEvent] = []
         self._sizes: dict[Key, int] = {}
-        self._bytes = 0
         self._lock: AbstractContextManager[Any] = threading.RLock() if shared else _NO_LOCK
         self.closed: str | None = None
         """Why no more effects are taken."""
 
     def effects(self) -> Sequence[Effect]:
         with self._lock:
-            return [*self._writes.values(), *self._emits]
+            return [*self._writes.values(), *self._outbox.effects()]
 
     def check_open(self) -> None:
         if self.closed is not None:
@@ -73,26 +74,32 @@ class Buffer:
                 return None
             case UpdateState():
                 return _UNKNOWN  # type: ignore[no-any-return]
-        return self._read.get(key, _UNKNOWN)
+        found = self._read.get(key)
+        return _UNKNOWN if found is None else found.value
 
     @staticmethod
     def is_unknown(value: Any) -> bool:
         return value is _UNKNOWN
 
-    def has_read(self, key: Key, value: bytes | None) -> bytes | None:
+    def read(self, key: Key) -> Entry | None:
+        """What the broker held when the run read the key; None when it has not."""
+        return self._read.get(key)
+
+    def has_read(self, key: Key, entry: Entry) -> bytes | None:
         """Take in what the broker holds; the value as the run sees it. A blind change becomes a guarded one."""
-        self._read[key] = value
+        self._read[key] = entry
         update = self._writes.get(key)
         if isinstance(update, UpdateState):
-            changed = operations.apply(orjson.loads(value) if value is not None else None, update.operations)
-            self.set(key, changed)
+            self._change(key, entry.value, update.operations)
         return self.known(key)
 
-    def set(self, key: Key, value: Any) -> None:
-        what = f"state {key[0]}/{key[1]}"
+    def set(self, key: Key, value: Any, *, ttl: float | None = None) -> None:
+        """Write a value that goes away after `ttl` seconds; without them, one that stays."""
         names.state("", *key)
+        what = f"state {key[0]}/{key[1]}"
+        expires = None if ttl is None else time.time() + _lifetime(what, ttl)
         data = payloads.dumps(value, what=what, limit=self._limits.payload_bytes)
-        self._write(SetState(*key, data), len(data))
+        self._write(SetState(*key, data, expires), len(data))
 
     def delete(self, key: Key) -> None:
         names.state("", *key)
@@ -106,88 +113,84 @@ class Buffer:
         with self._lock:
             known = self.known(key)
             if not self.is_unknown(known):
-                self.set(key, operations.apply(orjson.loads(known) if known is not None else None, changes))
+                self._change(key, known, changes)
                 return
             before = self._writes.get(key)
             earlier = before.operations if isinstance(before, UpdateState) else ()
             self._write(UpdateState(*key, (*earlier, *changes)), self._sizes.get(key, 0) + size)
 
+    def _change(self, key: Key, value: bytes | None, changes: Sequence[operations.Operation]) -> None:
+        """A changed value keeps the time at which it goes away."""
+        changed = operations.apply(orjson.loads(value) if value is not None else None, changes)
+        what = f"state {key[0]}/{key[1]}"
+        data = payloads.dumps(changed, what=what, limit=self._limits.payload_bytes)
+        self._write(SetState(*key, data, self._expiry(key)), len(data))
+
+    def _expiry(self, key: Key) -> float | None:
+        match self._writes.get(key):
+            case SetState(expires=expires):
+                return expires
+            case DeleteState():
+                return None
+        found = self._read.get(key)
+        return found.expires if found is not None and found.value is not None else None
+
     def _write(self, effect: StateEffect, size: int) -> None:
         key = effect.group, effect.key
         with self._lock:
             self.check_open()
-            self._count(size - self._sizes.get(key, 0), 0 if key in self._writes else 1)
+            self._room.take(0 if key in self._writes else 1, size - self._sizes.get(key, 0))
             self._sizes[key] = size
             self._writes[key] = effect
 
-    def emit(self, topic: str, data: Any, *, key: str | None, headers: Mapping[str, str] | None) -> str:
+    def emit(self, topic: str, data: Any, how: Emission = PLAIN) -> str:
         """Buffer an event; its id."""
         self.check_open()
-        if topic not in self._topics:
-            declared = ", ".join(sorted(self._topics)) or "none"
-            raise errors.UndeclaredTopic(
-                f"{self._step} emits {topic!r}, which its config does not declare; declared are {declared}"
-            )
-        envelopes.check_headers(headers or {})
-        if key is not None or headers:
-            self._check_headers(topic, key, headers or {})
-        body = payloads.dumps(data, what=f"event {topic}", limit=self._limits.payload_bytes)
-        self._check_schema(topic, body)
+        body = self._outbox.check(topic, data, how)
         with self._lock:
             self.check_open()
-            self._count(len(body), 1)
-            number = len(self._emits) + 1
-            self._emits.append(EmitEvent(topic, body, number, key, dict(headers or {})))
-        return names.emitted_event(self._run, number)
+            return self._outbox.emit(topic, body, how)
 
-    def _check_headers(self, topic: str, key: str | None, headers: Mapping[str, str]) -> None:
-        if key is not None and not isinstance(key, str):
-            raise errors.NameInvalid(f"event {topic}: key: expected a text, found {key!r}")
-        size = sum(len(name) + len(value) for name, value in headers.items())
-        size += len(envelopes.quoted(key or "", what="key"))
-        if size > MAX_HEADER_BYTES:
-            raise errors.PayloadTooLarge(
-                f"event {topic}: expected at most {MAX_HEADER_BYTES} bytes of headers and key, found {size}; "
-                "put other data into the event"
-            )
-
-    def _check_schema(self, topic: str, body: bytes) -> None:
-        check = self._topics[topic]
-        if check is None:
-            return
-        try:
-            check(orjson.loads(body))
-        except payloads.InputInvalid as error:
-            raise errors.PayloadInvalid(f"event {topic}: not what its schema says: {error}") from error
-
-    def _count(self, size: int, more: int) -> None:
-        total = self._bytes + size
-        count = len(self._writes) + len(self._emits) + more
-        if count > self._limits.effects:
-            raise errors.TooManyEffects(
-                f"{self._step}: expected at most {self._limits.effects} effects in one run, found one more; "
-                "split the work over several events"
-            )
-        if total > self._limits.commit_bytes:
-            raise errors.TooManyEffects(
-                f"{self._step}: expected at most {self._limits.commit_bytes} bytes of effects in one run, "
-                f"found {total}; split the work over several events"
-            )
-        self._bytes = total
-
-    def overlay(self, group: str, stored: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
-        """A group's entries with the run's own writes laid over."""
-        values: dict[str, Any] = {key: orjson.loads(value) for key, value in stored}
+    def cancel(self, id: str) -> None:
+        """Take back an event that is to be sent later."""
         with self._lock:
-            writes = list(self._writes.items())
-        for (other, key), effect in writes:
-            if other != group:
-                continue
+            self.check_open()
+            self._outbox.cancel(id)
+
+    def reschedule(self, id: str, at: float) -> None:
+        """Send an event that is to be sent later at another Unix time."""
+        with self._lock:
+            self.check_open()
+            self._outbox.reschedule(id, at)
+
+    def own_keys(self, group: str) -> tuple[list[str], list[str]]:
+        """The keys of a group that the run itself has written, and those that it has removed."""
+        with self._lock:
+            own = [effect for effect in self._writes.values() if effect.group == group]
+        gone = [effect.key for effect in own if isinstance(effect, DeleteState)]
+        return [effect.key for effect in own if not isinstance(effect, DeleteState)], gone
+
+    def overlay(self, group: str, stored: Mapping[str, Entry]) -> dict[str, Any]:
+        """Entries of a group with the run's own writes laid over; new keys come last."""
+        values: dict[str, Any] = {
+            key: orjson.loads(entry.value) for key, entry in stored.items() if entry.value is not None
+        }
+        with self._lock:
+            writes = [effect for effect in self._writes.values() if effect.group == group and effect.key in stored]
+        for effect in writes:
             match effect:
-                case SetState(value=value):
+                case SetState(key=key, value=value):
                     values[key] = orjson.loads(value)
-                case DeleteState():
+                case DeleteState(key=key):
                     values.pop(key, None)
-                case UpdateState(operations=changes):
+                case UpdateState(key=key, operations=changes):
                     values[key] = operations.apply(values.get(key), changes)
         return values
+
+
+def _lifetime(what: str, ttl: float) -> float:
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not math.isfinite(ttl) or ttl < 1:
+        raise errors.TimeInvalid(f"{what}: ttl: expected 1 second or more, found {ttl!r}")
+    if ttl > retries.LONGEST * 10:
+        raise errors.TimeInvalid(f"{what}: ttl: expected at most {retries.LONGEST * 10:g} seconds, found {ttl:g}")
+    return ttl

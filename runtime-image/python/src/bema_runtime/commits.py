@@ -1,7 +1,4 @@
-"""The messages of a commit. Pure: what a run asked for, as the batch that makes it true.
-
-The marker comes first and expects that there is none: whoever commits a run second is refused whole.
-"""
+"""Commits: all that a run wants to make true at once, its marker, and how a run that failed goes on. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +11,18 @@ from enum import StrEnum
 import orjson
 
 from bema.contract import envelopes, names
-from bema.contract.effects import DeleteState, Effect, EmitEvent, SetState, StateEffect, UpdateState
+from bema.contract.effects import (
+    CancelTimer,
+    DeleteState,
+    Effect,
+    EmitEvent,
+    RescheduleTimer,
+    SetState,
+    StateEffect,
+    UpdateState,
+)
 from bema.contract.triggers import Kind
-from bema.ports.jetstream import ROLLUP, SCHEDULE, SCHEDULE_TARGET, Outgoing
-from bema_runtime import traces
+from bema.ports.jetstream import SCHEDULE, SCHEDULE_TARGET, Outgoing
 from bema_runtime.runs import Run
 
 DELETED = envelopes.DELETED
@@ -52,18 +57,32 @@ class Commit:
     effects: Sequence[Effect] = ()
     extra: Sequence[Outgoing] = ()
     """More messages: a dead letter."""
+    duplicates: set[int] = field(default_factory=set)
+    """Emits, by number, whose id was used before: they are not sent."""
+    revisions: dict[str, int] = field(default_factory=dict)
+    """Subjects that must be new, where what is left of an older one was found: its sequence."""
     subjects: set[str] = field(init=False)
-    """What no other run of the same batch may touch: the marker, and the state that is written."""
+    """What no other run of the same batch may touch: the marker, the state that is written, timers and ids."""
+    needs: set[str] = field(init=False)
+    """Subjects whose last message is needed to make the batch."""
 
     def __post_init__(self) -> None:
         root = self.run.binding.root
-        self.subjects = {state_subject(root, effect) for effect in self.effects if not isinstance(effect, EmitEvent)}
-        self.subjects.add(marker_subject(self.run))
-
-    @property
-    def updates(self) -> list[UpdateState]:
-        """The effects that need the current value of their key."""
-        return [effect for effect in self.effects if isinstance(effect, UpdateState)]
+        self.subjects, self.needs = {marker_subject(self.run)}, set()
+        for effect in self.effects:
+            match effect:
+                case EmitEvent(id=None, at=None):
+                    pass
+                case EmitEvent(replaces=replaces):
+                    taken = emit_subjects(self.run, effect)
+                    (self.needs if replaces else self.subjects).update(taken)
+                case CancelTimer() | RescheduleTimer():
+                    self.needs.add(names.timer(root, effect.id))
+                case SetState() | DeleteState():
+                    self.subjects.add(state_subject(root, effect))
+                case UpdateState():
+                    self.needs.add(state_subject(root, effect))
+        self.subjects |= self.needs
 
     @property
     def size(self) -> int:
@@ -78,7 +97,8 @@ class Commit:
 
     @property
     def messages(self) -> int:
-        return 1 + len(self.effects) + len(self.extra)
+        """Messages, at most."""
+        return 1 + len(self.effects) * 2 + len(self.extra)
 
 
 def marker_subject(run: Run) -> str:
@@ -87,6 +107,18 @@ def marker_subject(run: Run) -> str:
 
 def state_subject(root: str, effect: StateEffect) -> str:
     return names.state(root, effect.group, effect.key)
+
+
+def emit_subjects(run: Run, effect: EmitEvent) -> list[str]:
+    """What an emit with an id, or for later, takes for itself alone."""
+    root = run.binding.root
+    found = [] if effect.id is None else [names.dedup(root, effect.topic, effect.id)]
+    is_timer = effect.at is not None or effect.replaces
+    return [*found, names.timer(root, timer_id(run, effect))] if is_timer else found
+
+
+def timer_id(run: Run, effect: EmitEvent) -> str:
+    return effect.id or names.emitted_event(run.id, effect.number)
 
 
 @functools.lru_cache(maxsize=64)
@@ -106,48 +138,6 @@ def marker(run: Run, outcome: RunOutcome, now: float) -> Outgoing:
     )
     lifetime = _MARKER_TTL.get(run.kind)
     return Outgoing(marker_subject(run), body, {TTL: lifetime} if lifetime else {}, expected=0)
-
-
-def messages(commit: Commit, values: Mapping[tuple[str, str], tuple[bytes, int]], *, now: float) -> list[Outgoing]:
-    """The batch. `values` holds, for each `UpdateState`, the new value and the revision that it was made from."""
-    run = commit.run
-    batch = [marker(run, commit.outcome, now)]
-    source, time = envelopes.source(run.binding.app, run.binding.step), timestamp(now)
-    for effect in commit.effects:
-        match effect:
-            case EmitEvent():
-                batch.append(_event(run, effect, source, time))
-            case SetState(group=group, key=key, value=value):
-                batch.append(_state(run, effect, value, run.reads.get((group, key))))
-            case DeleteState(group=group, key=key):
-                message = _state(run, effect, b"", run.reads.get((group, key)))
-                message.headers |= {DELETED: "1", TTL: TOMBSTONE_TTL}
-                batch.append(message)
-            case UpdateState(group=group, key=key):
-                value, revision = values[group, key]
-                batch.append(_state(run, effect, value, revision))
-    batch.extend(commit.extra)
-    return batch
-
-
-def _state(run: Run, effect: StateEffect, value: bytes, expected: int | None) -> Outgoing:
-    return Outgoing(state_subject(run.binding.root, effect), value, {ROLLUP: "sub"}, expected)
-
-
-def _event(run: Run, effect: EmitEvent, source: str, time: str) -> Outgoing:
-    binding = run.binding
-    event = envelopes.Event(
-        id=names.emitted_event(run.id, effect.number),
-        topic=effect.topic,
-        source=source,
-        time=time,
-        data=effect.data,
-        key=effect.key,
-        trace_parent=traces.parent(run.trace_id, run.span_id),
-        headers=effect.headers,
-    )
-    partition = names.partition(effect.key, binding.partitions)
-    return Outgoing(names.event(binding.root, effect.topic, partition), effect.data, envelopes.encode(event))
 
 
 def retry(run: Run, event: envelopes.Event, *, at: float, attempt: int) -> Outgoing:

@@ -12,16 +12,14 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import orjson
-
-from bema.contract import errors, names, operations
-from bema.contract.effects import DeleteState, SetState, UpdateState
-from bema.ports.jetstream import JetStream, Outgoing
-from bema_runtime import commits, payloads
+from bema.contract import errors, names
+from bema.contract.effects import DeleteState, EmitEvent, SetState
+from bema.ports.jetstream import JetStream, Outgoing, Stored
+from bema_runtime import batches, commits
 from bema_runtime.commits import Commit
 from bema_runtime.metrics import Metrics
 
@@ -172,13 +170,14 @@ class Committer:
                 self._observe(1, len(batch))
                 return Committed()
             tries += 1
-            await asyncio.sleep(random.uniform(0.005, 0.05) * min(tries, 20))
+            # The first refusal is about what this process did not know, and knows now
+            await asyncio.sleep(random.uniform(0.002, 0.02) * min(tries - 1, 40))
 
     async def _ask_leader(self, commit: Commit, error: Exception) -> Result | None:
         """What became of a batch that was refused or not answered; None when it is to be sent again.
 
-        The guarded keys are looked at before the marker: should the batch be stored between the two looks, the
-        marker tells.
+        Everything that a refusal may be about is looked at before the marker: should the batch be stored between the
+        two looks, the marker tells.
         """
         log.debug("The commit of run %s was not confirmed (%s); asking the leader", commit.run.id, error)
         while True:
@@ -186,13 +185,17 @@ class Committer:
                 return Abandoned()
             try:
                 moved = await self._moved(commit)
+                taken = await self._taken(commit)
                 if await self._js.get_last(self._stream, commits.marker_subject(commit.run)) is not None:
                     return Committed()
             except errors.BrokerError as unanswered:
                 log.debug("The leader did not answer (%s); asking again", unanswered)
                 await asyncio.sleep(random.uniform(0.05, 0.2))
                 continue
-            return Conflicted(moved) if moved else None
+            if moved:
+                return Conflicted(moved)
+            self._drop(commit, taken)
+            return None
 
     async def _moved(self, commit: Commit) -> tuple[Key, ...]:
         """The keys that the run read and wrote, and that somebody else wrote since."""
@@ -205,26 +208,38 @@ class Committer:
         found = await asyncio.gather(*(self._revision(run.binding.root, key) for key in guarded))
         return tuple(key for key, revision in zip(guarded, found, strict=True) if revision != run.reads[key])
 
+    async def _taken(self, commit: Commit) -> dict[int, dict[str, Stored]]:
+        """What is there on subjects that have to be new, by the number of the emit."""
+        emits = [effect for effect in commit.effects if isinstance(effect, EmitEvent) and effect.id is not None]
+        return {effect.number: await self._last(commits.emit_subjects(commit.run, effect)) for effect in emits}
+
+    def _drop(self, commit: Commit, taken: Mapping[int, Mapping[str, Stored]]) -> None:
+        """An emit whose id was used before is dropped, alone. What a cancelled timer left is no obstacle."""
+        for number, found in taken.items():
+            for subject, stored in found.items():
+                if commits.DELETED in stored.headers:
+                    commit.revisions[subject] = stored.sequence
+                elif number not in commit.duplicates:
+                    commit.duplicates.add(number)
+                    log.info(
+                        "Emit %d of the run was dropped: its id was used before", number, extra=commit.run.log_fields
+                    )
+
     async def _revision(self, root: str, key: Key) -> int:
         stored = await self._js.get_last(self._stream, names.state(root, *key))
         return stored.sequence if stored else 0
 
-    async def _prepare(self, group: Sequence[Commit]) -> list[Outgoing]:
-        """The batch as of now: what was not read is read here, and changed. No two commits share a key."""
-        pairs = [(commit, update) for commit in group for update in commit.updates]
-        values: dict[Key, tuple[bytes, int]] = {}
-        if pairs:
-            changed = await asyncio.gather(*(self._updated(commit, update) for commit, update in pairs))
-            values = {(update.group, update.key): value for (_, update), value in zip(pairs, changed, strict=True)}
-        now = time.time()
-        return [message for commit in group for message in commits.messages(commit, values, now=now)]
+    async def _last(self, subjects: Collection[str]) -> dict[str, Stored]:
+        """The last message of each subject that has one."""
+        found = await asyncio.gather(*(self._js.get_last(self._stream, subject) for subject in subjects))
+        return {subject: stored for subject, stored in zip(subjects, found, strict=True) if stored is not None}
 
-    async def _updated(self, commit: Commit, update: UpdateState) -> tuple[bytes, int]:
-        stored = await self._js.get_last(self._stream, names.state(commit.run.binding.root, update.group, update.key))
-        found: Any = orjson.loads(stored.data) if stored and commits.DELETED not in stored.headers else None
-        value = operations.apply(found, update.operations)
-        what, limit = f"state {update.group}/{update.key}", commit.run.binding.limits.payload_bytes
-        return payloads.dumps(value, what=what, limit=limit), stored.sequence if stored else 0
+    async def _prepare(self, group: Sequence[Commit]) -> list[Outgoing]:
+        """The batch as of now: what was not read is read here, and changed. No two commits share a subject."""
+        needs = [subject for commit in group for subject in commit.needs]
+        found = await self._last(needs) if needs else {}
+        now = time.time()
+        return [message for commit in group for message in batches.messages(commit, found, now=now)]
 
 
 def _reason(error: Exception) -> str:

@@ -4,9 +4,12 @@ functions; both are what `bema.authoring` promises."""
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import logging
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import orjson
@@ -14,8 +17,11 @@ import orjson
 from bema import authoring
 from bema.contract import errors, names, operations
 from bema.contract.frames import Call, Invoke, Peer
-from bema_runtime.buffers import Buffer
+from bema_runtime import outboxes
+from bema_runtime.buffers import Buffer, Entry
 from bema_runtime.logs import BoundLogger
+from bema_runtime.outboxes import Emission
+from bema_runtime.reads import Page
 
 T = TypeVar("T")
 
@@ -39,16 +45,47 @@ class _State:
             raise errors.BrokerUnavailable(f"{method}: {reply.error}")
         return reply.result
 
+    async def _read(self, group: str, key: str) -> Entry:
+        """What the broker holds; from now on the commit is guarded by it."""
+        found = self._buffer.read((group, key))
+        if found is None:
+            found = Entry(*await self._ask("state.get", group=group, key=key))
+            self._buffer.has_read((group, key), found)
+        return found
+
     async def get(self, group: str, key: str, default: Any = None) -> Any:
         names.state("", group, key)
         value = self._buffer.known((group, key))
         if self._buffer.is_unknown(value):
-            found = await self._ask("state.get", group=group, key=key)
+            found = Entry(*await self._ask("state.get", group=group, key=key))
             value = self._buffer.has_read((group, key), found)
         return default if value is None else orjson.loads(value)
 
-    async def set(self, group: str, key: str, value: Any) -> None:
-        self._buffer.set((group, key), value)
+    async def item(self, group: str, key: str) -> authoring.StateItem | None:
+        names.state("", group, key)
+        found = await self._read(group, key)
+        value = self._buffer.known((group, key))
+        return None if value is None else authoring.StateItem(key, orjson.loads(value), found.revision)
+
+    async def set(
+        self, group: str, key: str, value: Any, *, ttl: float | None = None, if_revision: int | None = None
+    ) -> None:
+        if if_revision is not None:
+            await self._expect(group, key, if_revision)
+        self._buffer.set((group, key), value, ttl=ttl)
+
+    async def _expect(self, group: str, key: str, revision: int) -> None:
+        names.state("", group, key)
+        if isinstance(revision, bool) or not isinstance(revision, int) or revision < 0:
+            raise errors.PayloadInvalid(f"state {group}/{key}: if_revision: expected a revision, found {revision!r}")
+        entry = await self._read(group, key)
+        found = 0 if entry.value is None else entry.revision
+        if found != revision:
+            raise errors.RevisionConflict(
+                f"state {group}/{key}: expected revision {revision}, found {found or 'nothing'}",
+                expected=revision,
+                found=found,
+            )
 
     async def delete(self, group: str, key: str) -> None:
         self._buffer.delete((group, key))
@@ -59,19 +96,79 @@ class _State:
     async def increment(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> None:
         self._buffer.update((group, key), (operations.increment(path, by),))
 
+    async def append(self, group: str, key: str, value: Any, path: operations.Path = "") -> None:
+        self._buffer.update((group, key), (operations.append(value, path),))
+
     async def increment_and_get(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> Any:
         change = operations.increment(path, by)
-        changed = operations.apply(await self.get(group, key), (change,))
-        self._buffer.set((group, key), changed)
+        await self.get(group, key)
+        self._buffer.update((group, key), (change,))
+        changed = await self.get(group, key)
         for part in change.path:
             changed = changed[part if isinstance(changed, list) else str(part)]
         return changed
 
-    async def list(self, group: str, *, prefix: str | None = None, limit: int = 100) -> list[authoring.StateItem]:
-        stored = await self._ask("state.list", group=group)
-        values = self._buffer.overlay(group, stored)
-        keys = sorted(key for key in values if prefix is None or key.startswith(prefix))
-        return [authoring.StateItem(key, values[key]) for key in keys[:limit]]
+    async def list(
+        self, group: str, *, prefix: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> authoring.StatePage:
+        own, gone = self._buffer.own_keys(group)
+        params = {"group": group, "prefix": prefix, "limit": limit, "cursor": cursor, "own": own, "gone": gone}
+        Page.of(params)
+        names.encode(group, what="group")
+        found, following = await self._ask("state.list", **params)
+        entries = {key: Entry(*entry) for key, entry in found}
+        values = self._buffer.overlay(group, entries)
+        items = [authoring.StateItem(key, values[key], entries[key].revision) for key in entries if key in values]
+        return authoring.StatePage(items, cursor=following)
+
+    async def groups(self) -> Sequence[str]:
+        found: Sequence[str] = await self._ask("state.groups")
+        return found
+
+    async def clear(self, group: str) -> int:
+        count, cursor = 0, None
+        while True:
+            page = await self.list(group, limit=1000, cursor=cursor)
+            for item in page:
+                self._buffer.delete((group, item.key))
+            count += len(page)
+            cursor = page.cursor
+            if cursor is None:
+                return count
+
+
+class _Timers:
+    """`authoring.Timers`."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+
+    async def cancel(self, id: str) -> None:
+        self._buffer.cancel(id)
+
+    async def reschedule(
+        self, id: str, *, delay: float | timedelta | None = None, at: float | datetime | None = None
+    ) -> None:
+        reschedule(self._buffer, id, delay, at)
+
+
+class _SyncTimers:
+    """`authoring.SyncTimers`."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+
+    def cancel(self, id: str) -> None:
+        self._buffer.cancel(id)
+
+    def reschedule(
+        self, id: str, *, delay: float | timedelta | None = None, at: float | datetime | None = None
+    ) -> None:
+        reschedule(self._buffer, id, delay, at)
+
+
+def reschedule(buffer: Buffer, id: str, delay: float | timedelta | None, at: float | datetime | None) -> None:
+    buffer.reschedule(id, outboxes.moment(f"timer {id}", delay=delay, at=at) or time.time())
 
 
 class _Base:
@@ -80,6 +177,21 @@ class _Base:
         self._buffer = buffer
         self.app = app
         self._log: BoundLogger | None = None
+        self._input: Any = None
+
+    def given(self, value: Any) -> None:
+        """The input that the handler gets beside this context."""
+        self._input = value
+
+    def _branch(self, branches: Mapping[str, Callable[[Any], Any]]) -> Callable[[Any], Any]:
+        """The most telling name that fits what fired: the topic, then the trigger's kind, then `default`."""
+        invoke = self._invoke
+        wanted = [name for name in (invoke.topic, invoke.kind.value, "default") if name is not None]
+        for name in wanted:
+            if name in branches:
+                return branches[name]
+        expected, found = " or ".join(map(repr, wanted)), ", ".join(map(repr, branches)) or "none"
+        raise errors.StepInvalid(f"{invoke.step}: ctx.match: expected a branch {expected}, found {found}")
 
     @property
     def step(self) -> str:
@@ -140,17 +252,33 @@ class AsyncContext(_Base):
     def state(self) -> authoring.State:
         return self._state
 
+    @property
+    def timers(self) -> authoring.Timers:
+        return _Timers(self._buffer)
+
     async def emit(
-        self, topic: str, data: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        topic: str,
+        data: Any,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        delay: float | timedelta | None = None,
+        at: float | datetime | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> str:
-        return self._buffer.emit(topic, data, key=key, headers=headers)
+        return self._buffer.emit(topic, data, Emission(key, id, delay, at, headers))
 
     async def heartbeat(self) -> None:
         self._invoke.deadline = await self._state._ask("heartbeat")
 
+    async def match(self, branches: Mapping[str, Callable[[Any], Any]]) -> Any:
+        result = self._branch(branches)(self._input)
+        return await result if inspect.isawaitable(result) else result
+
 
 class _SyncState:
-    """`authoring.SyncState`: the same, from a thread of the pool."""
+    """`authoring.SyncState`: the same, from a thread of the pool. What only fills the buffer needs no loop."""
 
     def __init__(self, state: _State, loop: asyncio.AbstractEventLoop) -> None:
         self._state = state
@@ -162,8 +290,16 @@ class _SyncState:
     def get(self, group: str, key: str, default: Any = None) -> Any:
         return self._wait(self._state.get(group, key, default))
 
-    def set(self, group: str, key: str, value: Any) -> None:
-        self._state._buffer.set((group, key), value)
+    def item(self, group: str, key: str) -> authoring.StateItem | None:
+        return self._wait(self._state.item(group, key))
+
+    def set(
+        self, group: str, key: str, value: Any, *, ttl: float | None = None, if_revision: int | None = None
+    ) -> None:
+        if if_revision is None:
+            self._state._buffer.set((group, key), value, ttl=ttl)
+        else:
+            self._wait(self._state.set(group, key, value, ttl=ttl, if_revision=if_revision))
 
     def delete(self, group: str, key: str) -> None:
         self._state._buffer.delete((group, key))
@@ -174,11 +310,22 @@ class _SyncState:
     def increment(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> None:
         self._state._buffer.update((group, key), (operations.increment(path, by),))
 
+    def append(self, group: str, key: str, value: Any, path: operations.Path = "") -> None:
+        self._state._buffer.update((group, key), (operations.append(value, path),))
+
     def increment_and_get(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> Any:
         return self._wait(self._state.increment_and_get(group, key, by, path))
 
-    def list(self, group: str, *, prefix: str | None = None, limit: int = 100) -> list[authoring.StateItem]:
-        return self._wait(self._state.list(group, prefix=prefix, limit=limit))
+    def list(
+        self, group: str, *, prefix: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> authoring.StatePage:
+        return self._wait(self._state.list(group, prefix=prefix, limit=limit, cursor=cursor))
+
+    def groups(self) -> Sequence[str]:
+        return self._wait(self._state.groups())
+
+    def clear(self, group: str) -> int:
+        return self._wait(self._state.clear(group))
 
 
 class SyncContext(_Base):
@@ -193,8 +340,25 @@ class SyncContext(_Base):
     def state(self) -> authoring.SyncState:
         return self._state
 
-    def emit(self, topic: str, data: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None) -> str:
-        return self._buffer.emit(topic, data, key=key, headers=headers)
+    @property
+    def timers(self) -> authoring.SyncTimers:
+        return _SyncTimers(self._buffer)
+
+    def emit(
+        self,
+        topic: str,
+        data: Any,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        delay: float | timedelta | None = None,
+        at: float | datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        return self._buffer.emit(topic, data, Emission(key, id, delay, at, headers))
 
     def heartbeat(self) -> None:
         self._invoke.deadline = self._state._wait(self._inner._ask("heartbeat"))
+
+    def match(self, branches: Mapping[str, Callable[[Any], Any]]) -> Any:
+        return self._branch(branches)(self._input)

@@ -34,7 +34,7 @@ from bema_runtime.hands import ACK, NAK, Hands
 from bema_runtime.lanes import Lanes
 from bema_runtime.mailboxes import Mailbox
 from bema_runtime.metrics import Metrics
-from bema_runtime.reads import StateReader
+from bema_runtime.reads import Page, StateReader
 from bema_runtime.runs import Delivery, Run, Unit
 from bema_runtime.settlers import Settler
 from bema_runtime.tasks import Tasks
@@ -372,7 +372,10 @@ class Engine:
                 case "state.get":
                     return Reply(call.id, result=await self._reader.get(run, call.params["group"], call.params["key"]))
                 case "state.list":
-                    return Reply(call.id, result=await self._reader.list(run, call.params["group"]))
+                    page = Page.of(call.params)
+                    return Reply(call.id, result=await self._reader.page(run, call.params["group"], page))
+                case "state.groups":
+                    return Reply(call.id, result=await self._reader.groups(run))
                 case "heartbeat":
                     run.deadline = time.time() + run.timeout
                     return Reply(call.id, result=run.deadline)

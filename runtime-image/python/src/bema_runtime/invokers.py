@@ -139,9 +139,11 @@ class PythonInvoker:
         app = entry.binding.app
         if entry.is_async:
             context: Any = AsyncContext(app, invoke, buffer, self._peer)
+            context.given(value)
             result = await entry.function(*(value, context)[: entry.handler.takes])
         else:
             context = SyncContext(app, invoke, buffer, self._peer, self._loop)
+            context.given(value)
             arguments = (value, context)[: entry.handler.takes]
             result = await asyncio.shield(self._loop.run_in_executor(self._pool, _call, entry.function, arguments))
         if result is not None:
@@ -278,8 +280,10 @@ def failure_of(error: BaseException) -> Failure:
         type(error).__name__,
         _text(error),
         traceback=_traceback(error),
-        retryable=not isinstance(error, errors.NonRetryable),
+        # The revision that was expected never comes back
+        retryable=not isinstance(error, errors.NonRetryable | errors.RevisionConflict),
         retry_after=error.seconds if isinstance(error, errors.RetryAfter) else None,
+        http_status=409 if isinstance(error, errors.RevisionConflict) else None,
     )
 
 

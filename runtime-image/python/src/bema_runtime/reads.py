@@ -4,13 +4,55 @@ before its trigger. The revision of each key is remembered with the run, to be c
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from bema.contract import errors, names
 from bema.ports.jetstream import JetStream
+from bema_runtime import batches
+from bema_runtime.buffers import Entry
 from bema_runtime.commits import DELETED
 from bema_runtime.lanes import Lanes
 from bema_runtime.runs import Run
+
+_CURSOR = re.compile(r"[0-9]{1,19}(\.[0-9]{1,9})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a group is wanted."""
+
+    prefix: str = ""
+    limit: int = 100
+    after: int = 0
+    """The sequence that the page before ended with."""
+    own: Sequence[str] = ()
+    """Keys that the run has written and not committed."""
+    gone: Collection[str] = ()
+    """Keys that the run has removed and not committed."""
+    shown: int = 0
+    """How many of its own keys earlier pages have dealt with."""
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Page:
+        """From the parameters of a call. Raises `NameInvalid` or `PayloadInvalid`."""
+        limit, cursor = params.get("limit"), params.get("cursor")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise errors.PayloadInvalid(f"limit: expected a number from 1 on, found {limit!r}")
+        if cursor is not None and not (isinstance(cursor, str) and _CURSOR.fullmatch(cursor)):
+            raise errors.PayloadInvalid(f"cursor: expected one that a list has returned, found {cursor!r}")
+        after, _, shown = (cursor or "0").partition(".")
+        return cls(
+            prefix=params.get("prefix") or "",
+            limit=limit,
+            after=int(after),
+            own=params.get("own") or (),
+            gone=frozenset(params.get("gone") or ()),
+            shown=int(shown or 0),
+        )
 
 
 class StateReader:
@@ -21,32 +63,56 @@ class StateReader:
         self._stream = stream
         self._lanes = lanes
 
-    async def get(self, run: Run, group: str, key: str) -> bytes | None:
-        """The value as JSON, or None. Waits for a broker that is away, until the attempt's deadline."""
-        subject = names.state(run.binding.root, group, key)
+    async def get(self, run: Run, group: str, key: str) -> Entry:
+        """What the broker holds. Waits for a broker that is away, until the attempt's deadline."""
         if self._lanes.is_hot((group, key)):
             await self._lanes.enter((group, key), run)
         while True:
             try:
-                stored = await self._js.get_last(self._stream, subject)
+                entry = await self._entry(run, group, key)
                 break
             except errors.BrokerUnavailable:
                 if time.time() > run.deadline:
                     raise
                 await asyncio.sleep(0.1)
-        revision = stored.sequence if stored else 0
         # Of two reads at once the handler may use either value: the older one is guarded
-        run.reads[group, key] = min(revision, run.reads.get((group, key), revision))
-        return stored.data if stored and DELETED not in stored.headers else None
+        run.reads[group, key] = min(entry.revision, run.reads.get((group, key), entry.revision))
+        return entry
 
-    async def list(self, run: Run, group: str) -> list[tuple[str, bytes]]:
-        """Every entry of a group as key and JSON. It may lag behind other runs' commits."""
+    async def _entry(self, run: Run, group: str, key: str) -> Entry:
+        stored = await self._js.get_last(self._stream, names.state(run.binding.root, group, key))
+        if stored is None or DELETED in stored.headers:
+            return Entry(None, stored.sequence if stored else 0)
+        return Entry(stored.data, stored.sequence, batches.expiry(stored))
+
+    async def page(self, run: Run, group: str, page: Page) -> tuple[list[tuple[str, Entry]], str | None]:
+        """Entries of a group, the one first that was written first, and the cursor of the next page. It may lag behind
+        other runs' commits. Keys of the run's own that are not there yet come last, without a value."""
         root = run.binding.root
-        entries: dict[str, bytes] = {}
-        async for stored in self._js.scan(self._stream, names.state_filter(root, group)):
+        entries: dict[str, Entry] = {}
+        last = page.after
+        async for stored in self._js.scan(self._stream, names.state_filter(root, group), start=page.after + 1):
             key = names.state_of(root, stored.subject)[1]
-            if DELETED in stored.headers:
-                entries.pop(key, None)
-            else:
-                entries[key] = stored.data
-        return list(entries.items())
+            if DELETED in stored.headers or key in page.gone or not key.startswith(page.prefix):
+                continue
+            if len(entries) == page.limit:
+                return list(entries.items()), str(last)
+            entries[key] = Entry(stored.data, stored.sequence)
+            last = stored.sequence
+        for place, key in enumerate(page.own[page.shown :], start=page.shown):
+            if key in entries or not key.startswith(page.prefix) or not await self._is_new(run, group, key, page):
+                continue
+            if len(entries) == page.limit:
+                return list(entries.items()), f"{last}.{place}"
+            entries[key] = Entry(None)
+        return list(entries.items()), None
+
+    async def _is_new(self, run: Run, group: str, key: str, page: Page) -> bool:
+        """Whether no page before this one has shown the key."""
+        return page.after == 0 or (await self._entry(run, group, key)).value is None
+
+    async def groups(self, run: Run) -> list[str]:
+        """The groups that hold something, in order."""
+        root = run.binding.root
+        subjects = await self._js.subjects(self._stream, names.state_filter(root))
+        return sorted({names.state_of(root, subject)[0] for subject in subjects})

@@ -6,12 +6,13 @@ Nothing here does anything by itself. A Step file is plain Python: a `config`, a
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 from bema.contract import operations
-from bema.contract.errors import HttpError, NonRetryable, RetryAfter
+from bema.contract.errors import HttpError, NonRetryable, RetryAfter, RevisionConflict
 from bema.contract.triggers import Kind
 
 __all__ = [
@@ -21,11 +22,15 @@ __all__ = [
     "Request",
     "Response",
     "RetryAfter",
+    "RevisionConflict",
     "State",
     "StateItem",
+    "StatePage",
     "StepConfig",
     "SyncContext",
     "SyncState",
+    "SyncTimers",
+    "Timers",
     "TriggerInfo",
     "api",
     "cron",
@@ -81,6 +86,16 @@ class StateItem:
 
     key: str
     value: Any
+    revision: int = 0
+    """Which write of the key it is; 0 for one that the run itself has asked for. See `if_revision`."""
+
+
+class StatePage(list[StateItem]):
+    """Entries of a group. `cursor` is what to pass for the ones that follow; None after the last."""
+
+    def __init__(self, items: Iterable[StateItem] = (), *, cursor: str | None = None) -> None:
+        super().__init__(items)
+        self.cursor = cursor
 
 
 class State(Protocol):
@@ -94,8 +109,19 @@ class State(Protocol):
         """The value, the run's own writes included; `default` when there is none."""
         ...
 
-    async def set(self, group: str, key: str, value: Any) -> None:
-        """Write a value: JSON, or a pydantic model."""
+    async def item(self, group: str, key: str) -> StateItem | None:
+        """The value with its revision; None when there is none. A read, as `get`."""
+        ...
+
+    async def set(
+        self, group: str, key: str, value: Any, *, ttl: float | None = None, if_revision: int | None = None
+    ) -> None:
+        """Write a value: JSON, or a pydantic model.
+
+        `ttl`: seconds from now after which it goes away by itself, silently; 1 or more. A later `set` without it makes
+        the value stay, an `update` keeps the time. `if_revision`: the revision that must be there, 0 for none; raises
+        `RevisionConflict` at once when it is not.
+        """
         ...
 
     async def delete(self, group: str, key: str) -> None:
@@ -110,12 +136,27 @@ class State(Protocol):
         """Add to a number, without reading it. A missing one counts as 0."""
         ...
 
+    async def append(self, group: str, key: str, value: Any, path: operations.Path = "") -> None:
+        """Put a value at the end of a list, without reading it. A missing one counts as empty."""
+        ...
+
     async def increment_and_get(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> Any:
         """Add to a number and return it. A guarded read: under contention the handler may run again."""
         ...
 
-    async def list(self, group: str, *, prefix: str | None = None, limit: int = 100) -> list[StateItem]:
-        """Up to `limit` entries, by key, the run's own writes included. Not guarded, and may lag behind others."""
+    async def list(
+        self, group: str, *, prefix: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> StatePage:
+        """Up to `limit` entries, in the order of their last writes, the run's own writes included. `cursor`: that of
+        the page before. Not guarded, and may lag behind others; an entry that is written meanwhile may come again."""
+        ...
+
+    async def groups(self) -> Sequence[str]:
+        """The groups that hold something, in order. Not guarded, and may lag behind others."""
+        ...
+
+    async def clear(self, group: str) -> int:
+        """Remove every key of a group; how many. Each is an effect: a group of more than 500 is refused."""
         ...
 
 
@@ -124,7 +165,11 @@ class SyncState(Protocol):
 
     def get(self, group: str, key: str, default: Any = None) -> Any: ...
 
-    def set(self, group: str, key: str, value: Any) -> None: ...
+    def item(self, group: str, key: str) -> StateItem | None: ...
+
+    def set(
+        self, group: str, key: str, value: Any, *, ttl: float | None = None, if_revision: int | None = None
+    ) -> None: ...
 
     def delete(self, group: str, key: str) -> None: ...
 
@@ -134,7 +179,42 @@ class SyncState(Protocol):
 
     def increment_and_get(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> Any: ...
 
-    def list(self, group: str, *, prefix: str | None = None, limit: int = 100) -> list[StateItem]: ...
+    def append(self, group: str, key: str, value: Any, path: operations.Path = "") -> None: ...
+
+    def list(
+        self, group: str, *, prefix: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> StatePage: ...
+
+    def groups(self) -> Sequence[str]: ...
+
+    def clear(self, group: str) -> int: ...
+
+
+class Timers(Protocol):
+    """Events that are to be sent later (`emit` with `delay` or `at`), by the id that `emit` returned.
+
+    Both take effect when the run commits. A timer that is not there, or has fired, is no error: then nothing happens.
+    """
+
+    async def cancel(self, id: str) -> None:
+        """Take the event back. Its id may be used again."""
+        ...
+
+    async def reschedule(
+        self, id: str, *, delay: float | timedelta | None = None, at: float | datetime | None = None
+    ) -> None:
+        """Send the event at another time: `delay` seconds from now, or at a Unix time or an aware datetime."""
+        ...
+
+
+class SyncTimers(Protocol):
+    """`Timers` for handlers that are plain functions."""
+
+    def cancel(self, id: str) -> None: ...
+
+    def reschedule(
+        self, id: str, *, delay: float | timedelta | None = None, at: float | datetime | None = None
+    ) -> None: ...
 
 
 class _Common(Protocol):
@@ -189,10 +269,32 @@ class Context(_Common, Protocol):
     @property
     def state(self) -> State: ...
 
+    @property
+    def timers(self) -> Timers: ...
+
     async def emit(
-        self, topic: str, data: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        topic: str,
+        data: Any,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        delay: float | timedelta | None = None,
+        at: float | datetime | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> str:
-        """Send an event when the run commits; its id. `topic` must be among the Step's `emits`."""
+        """Send an event when the run commits; its id. `topic` must be among the Step's `emits`.
+
+        `key`: events of one key stay in order. `id`: of all emits with it on a topic within a day, in whatever run,
+        only the first is sent; the others are dropped, and nothing else of their runs. `delay` (seconds, or a
+        timedelta) or `at` (Unix time, or an aware datetime): not before that time, within 366 days; `timers` can still
+        change it.
+        """
+        ...
+
+    async def match(self, branches: Mapping[str, Callable[[Any], Any]]) -> Any:
+        """Call the branch for what fired, with the handler's input, and return its result. Branches are named after a
+        topic, a kind of trigger (`api`, `event`, `cron`, `state`) or `default`; the most telling name wins."""
         ...
 
     async def heartbeat(self) -> None:
@@ -206,9 +308,22 @@ class SyncContext(_Common, Protocol):
     @property
     def state(self) -> SyncState: ...
 
+    @property
+    def timers(self) -> SyncTimers: ...
+
     def emit(
-        self, topic: str, data: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        topic: str,
+        data: Any,
+        *,
+        key: str | None = None,
+        id: str | None = None,
+        delay: float | timedelta | None = None,
+        at: float | datetime | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> str: ...
+
+    def match(self, branches: Mapping[str, Callable[[Any], Any]]) -> Any: ...
 
     def heartbeat(self) -> None: ...
 

@@ -26,6 +26,7 @@ TIMEOUT = 900.0
 ACK_WAIT = 10.0
 DRAIN = 30.0
 PARTITIONS = 8
+DEDUP_SECONDS = 86_400
 
 
 class Listen(Model):
@@ -140,6 +141,8 @@ class Limits(Model):
     payload_bytes: int = MAX_PAYLOAD_BYTES
     conflicts: int = 10
     """Times that a run is executed again at once when somebody changed what it had read."""
+    dedup_seconds: int = DEDUP_SECONDS
+    """How long the id of an emit is remembered."""
     extra_deliveries: int = 10
     """Deliveries beyond `maxAttempts` after which an event is undeliverable."""
 

@@ -29,6 +29,8 @@ class SetState:
     group: str
     key: str
     value: bytes
+    expires: float | None = None
+    """Unix time at which it goes away by itself; None for never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,30 @@ class EmitEvent(NamedTuple):
     number: int
     key: str | None = None
     headers: Mapping[str, str] = MappingProxyType({})
+    id: str | None = None
+    """An id of the user's: of all emits with it on a topic, within its window, one is sent."""
+    at: float | None = None
+    """Unix time before which it is not sent; None for now."""
+    replaces: bool = False
+    """Whether the run has cancelled a timer of this id before: then it takes that one's place."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    """Take back an event that is to be sent later. Nothing there, or sent already, is no error."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RescheduleTimer:
+    """Send an event that is to be sent later at another time. Nothing there, or sent already, is no error."""
+
+    id: str
+    at: float
+    """Unix time."""
 
 
 StateEffect = SetState | DeleteState | UpdateState
-Effect = StateEffect | EmitEvent
+TimerEffect = CancelTimer | RescheduleTimer
+Effect = StateEffect | EmitEvent | TimerEffect

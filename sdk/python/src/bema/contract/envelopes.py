@@ -32,7 +32,10 @@ REASON = "Bema-Reason"
 OMITTED = "Bema-Omitted"
 """On a dead letter whose data was too large to be kept: the sequence of the event in the stream."""
 DELETED = "Bema-Deleted"
-"""On a state message that stands for a key that was removed."""
+"""On a message that stands for something that was removed: a key of the state, an id that may be used again."""
+EMITTED = "Bema-Emitted"
+"""On an event with an id of the user's: the producer's run and the number of the emit. The user may use the id again
+once its window is over; this tells the two events apart."""
 
 MAX_ERRORS_BYTES = 8 * 1024
 

@@ -15,6 +15,8 @@ BemaError
 │   ├── PayloadInvalid      data that is no JSON, or not what the topic's schema says
 │   ├── PayloadTooLarge     one payload above the limit
 │   ├── TooManyEffects      more effects or bytes than one commit may carry
+│   ├── TimeInvalid         a delay, a time or a lifetime that cannot be one
+│   ├── RevisionConflict    a write that expected another revision
 │   └── RunEnded            a context used after its handler returned
 └── BrokerError             the broker did not do what was asked
     ├── BrokerUnavailable   nobody answered; whether it happened may be unknown
@@ -90,6 +92,19 @@ class PayloadTooLarge(EffectRefused):
 
 class TooManyEffects(EffectRefused):
     """More effects or bytes than one commit may carry."""
+
+
+class TimeInvalid(EffectRefused):
+    """A delay, a time or a lifetime that cannot be one."""
+
+
+class RevisionConflict(EffectRefused):
+    """A write that expected another revision of its key. `found` is the revision that is there, 0 for none."""
+
+    def __init__(self, message: str, *, expected: int, found: int) -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.found = found
 
 
 class RunEnded(EffectRefused):

@@ -76,7 +76,7 @@ class Invoke:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A handler asks the runtime for something: `state.get`, `state.list`, `heartbeat`."""
+    """A handler asks the runtime for something: `state.get`, `state.list`, `state.groups`, `heartbeat`."""
 
     id: int
     invocation: int

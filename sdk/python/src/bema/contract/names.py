@@ -223,8 +223,9 @@ def state(root: str, group: str, key: str) -> str:
     return f"{root}.state.{encode(group, what='group')}.{encode(key, what='key')}"
 
 
-def state_filter(root: str, group: str) -> str:
-    return f"{root}.state.{encode(group, what='group')}.*"
+def state_filter(root: str, group: str | None = None) -> str:
+    """One group of the state, or all of it."""
+    return f"{root}.state.*.*" if group is None else f"{root}.state.{encode(group, what='group')}.*"
 
 
 def state_of(root: str, subject: str) -> tuple[str, str]:

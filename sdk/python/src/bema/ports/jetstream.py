@@ -22,6 +22,9 @@ NO_MESSAGE = 10037
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 
+_SUBJECTS = 100_000
+"""Subjects that the server names in one answer."""
+
 MAX_HEADERS = 65_535
 """Bytes of a message's headers that the server stores."""
 
@@ -78,6 +81,16 @@ class JetStream:
                 return None
             raise
         return _stored(answer["message"])
+
+    async def subjects(self, stream: str, subject_filter: str) -> list[str]:
+        """Every subject that a filter matches and that holds a message."""
+        found: list[str] = []
+        while True:
+            request = {"subjects_filter": subject_filter, "offset": len(found)}
+            page = (await self.api(f"STREAM.INFO.{stream}", request))["state"].get("subjects") or {}
+            found.extend(page)
+            if len(page) < _SUBJECTS:
+                return found
 
     async def scan(self, stream: str, subject_filter: str, *, start: int = 1) -> AsyncIterator[Stored]:
         """Every message that a filter matches, in order of sequence. It may lag behind writes."""

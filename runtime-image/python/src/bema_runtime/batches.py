@@ -1,0 +1,173 @@
+"""The messages of a commit. Pure: what a run asked for, as the batch that makes it true.
+
+The marker comes first and expects that there is none: whoever commits a run second is refused whole.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeGuard, assert_never
+
+import orjson
+
+from bema.contract import envelopes, names, operations
+from bema.contract.effects import (
+    CancelTimer,
+    DeleteState,
+    Effect,
+    EmitEvent,
+    RescheduleTimer,
+    SetState,
+    UpdateState,
+)
+from bema.ports.jetstream import ROLLUP, SCHEDULE, SCHEDULE_TARGET, Outgoing, Stored
+from bema_runtime import commits, payloads, traces
+from bema_runtime.commits import DELETED, TOMBSTONE_TTL, TTL, Commit
+from bema_runtime.runs import Run
+
+_SERVERS = "nats-"
+"""Header names that the server gave a stored message begin with this."""
+
+Found = Mapping[str, Stored]
+
+
+def messages(commit: Commit, found: Found, *, now: float) -> list[Outgoing]:
+    """The batch as of now. `found` holds the last message of each subject in `commit.needs`. Raises `EffectRefused`
+    for a change that does not fit what was found."""
+    batch = [commits.marker(commit.run, commit.outcome, now)]
+    for effect in commit.effects:
+        if isinstance(effect, EmitEvent) and effect.id is None and effect.at is None:
+            batch.append(_event(commit.run, effect, now))
+        else:
+            batch.extend(_messages(commit, effect, found, now))
+    batch.extend(commit.extra)
+    return batch
+
+
+def _messages(commit: Commit, effect: Effect, found: Found, now: float) -> Iterator[Outgoing]:
+    run = commit.run
+    root = run.binding.root
+    match effect:
+        case EmitEvent():
+            if effect.number not in commit.duplicates:
+                yield from _special(commit, effect, found, now)
+        case SetState(group=group, key=key, value=value, expires=expires):
+            yield _value(commits.state_subject(root, effect), value, run.reads.get((group, key)), expires, now)
+        case DeleteState(group=group, key=key):
+            yield tombstone(commits.state_subject(root, effect), run.reads.get((group, key)))
+        case UpdateState():
+            yield _updated(run, effect, found.get(commits.state_subject(root, effect)), now)
+        case CancelTimer(id=id):
+            timer = found.get(names.timer(root, id))
+            if _is_pending(timer):
+                yield from _cancelled(root, id, timer)
+        case RescheduleTimer(id=id, at=at):
+            timer = found.get(names.timer(root, id))
+            if _is_pending(timer):
+                yield _rescheduled(timer, at)
+        case _:
+            assert_never(effect)
+
+
+def _value(subject: str, value: bytes, expected: int | None, expires: float | None, now: float) -> Outgoing:
+    lifetime = {} if expires is None else {TTL: f"{max(1, math.ceil(expires - now))}s"}
+    return Outgoing(subject, value, {ROLLUP: "sub", **lifetime}, expected)
+
+
+def tombstone(subject: str, expected: int | None) -> Outgoing:
+    """The removal of what a subject holds. It goes away by itself: it only has to replace."""
+    return Outgoing(subject, b"", {ROLLUP: "sub", DELETED: "1", TTL: TOMBSTONE_TTL}, expected)
+
+
+def _updated(run: Run, effect: UpdateState, stored: Stored | None, now: float) -> Outgoing:
+    """A blind change: applied to what was found, and guarded by it. What was to go away still does."""
+    there = stored is not None and DELETED not in stored.headers
+    before: Any = orjson.loads(stored.data) if stored is not None and there else None
+    after = operations.apply(before, effect.operations)
+    what, limit = f"state {effect.group}/{effect.key}", run.binding.limits.payload_bytes
+    value = payloads.dumps(after, what=what, limit=limit)
+    expires = expiry(stored) if stored is not None and there else None
+    revision = stored.sequence if stored is not None else 0
+    return _value(commits.state_subject(run.binding.root, effect), value, revision, expires, now)
+
+
+def expiry(stored: Stored) -> float | None:
+    """Unix time at which a stored value goes away by itself; None for never."""
+    lifetime = stored.headers.get(TTL, "")
+    if not lifetime.endswith("s") or not lifetime[:-1].isdigit():
+        return None
+    return datetime.datetime.fromisoformat(stored.time).timestamp() + int(lifetime[:-1])
+
+
+def _event(run: Run, effect: EmitEvent, now: float) -> Outgoing:
+    binding = run.binding
+    event = envelopes.Event(
+        id=effect.id or names.emitted_event(run.id, effect.number),
+        topic=effect.topic,
+        source=envelopes.source(binding.app, binding.step),
+        time=commits.timestamp(now),
+        data=effect.data,
+        key=effect.key,
+        trace_parent=traces.parent(run.trace_id, run.span_id),
+        headers=effect.headers,
+    )
+    partition = names.partition(effect.key, binding.partitions)
+    return Outgoing(names.event(binding.root, effect.topic, partition), effect.data, envelopes.encode(event))
+
+
+def _special(commit: Commit, effect: EmitEvent, found: Found, now: float) -> Iterator[Outgoing]:
+    """An event with an id of the user's, or one for later, or both."""
+    run = commit.run
+    root = run.binding.root
+    message = _event(run, effect, now)
+    emitted = names.emitted_event(run.id, effect.number)
+    timer = names.timer(root, commits.timer_id(run, effect))
+    replaced = found.get(timer) if effect.replaces else None
+    if effect.id is not None:
+        message.headers[envelopes.EMITTED] = emitted
+        subject = names.dedup(root, effect.topic, effect.id)
+        window = run.binding.limits.dedup_seconds + math.ceil(max(0.0, (effect.at or now) - now))
+        headers = {ROLLUP: "sub", TTL: f"{window}s"}
+        yield Outgoing(subject, emitted.encode(), headers, _expected(commit, subject, found, replaced))
+    if effect.at is None:
+        if _is_pending(replaced):
+            yield tombstone(timer, replaced.sequence)
+        yield message
+        return
+    message.headers |= {
+        SCHEDULE: f"@at {commits.timestamp(effect.at)}",
+        SCHEDULE_TARGET: message.subject,
+        ROLLUP: "sub",
+    }
+    # Nobody else can mean a timer without an id of the user's
+    expected = None if effect.id is None else _expected(commit, timer, found, replaced)
+    yield Outgoing(timer, message.data, message.headers, expected)
+
+
+def _expected(commit: Commit, subject: str, found: Found, replaced: Stored | None) -> int:
+    """The sequence of what is left on a subject that has to be new; 0 for nothing."""
+    if _is_pending(replaced):
+        there = found.get(subject)
+        return there.sequence if there is not None else 0
+    return commit.revisions.get(subject, 0)
+
+
+def _is_pending(timer: Stored | None) -> TypeGuard[Stored]:
+    return timer is not None and SCHEDULE in timer.headers
+
+
+def _cancelled(root: str, id: str, timer: Stored) -> Iterator[Outgoing]:
+    """The timer goes, and its id may be used again."""
+    yield tombstone(timer.subject, timer.sequence)
+    if envelopes.EMITTED in timer.headers:
+        topic = envelopes.attribute(timer.headers, envelopes.TYPE) or ""
+        yield tombstone(names.dedup(root, topic, id), None)
+
+
+def _rescheduled(timer: Stored, at: float) -> Outgoing:
+    kept = {name: value for name, value in timer.headers.items() if not name.lower().startswith(_SERVERS)}
+    target = timer.headers[SCHEDULE_TARGET]
+    headers = {**kept, SCHEDULE: f"@at {commits.timestamp(at)}", SCHEDULE_TARGET: target, ROLLUP: "sub"}
+    return Outgoing(timer.subject, timer.data, headers, timer.sequence)

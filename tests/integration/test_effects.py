@@ -1,0 +1,266 @@
+"""Effects beyond the plain ones: ids, timers, lifetimes, expected revisions, pages."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from bema.contract import names
+from tests.support import waits
+
+ONCE = """
+config = {"triggers": [{"event": {"topics": ["ask"]}}], "emits": ["mail", "other"]}
+async def handler(data, ctx):
+    assert await ctx.emit("mail", data, id=data["id"]) == data["id"]
+    await ctx.emit("other", data, id=data["id"])
+    await ctx.state.increment("asked", data["id"])
+"""
+COUNT = """
+config = {"triggers": [{"event": {"topics": ["mail", "other"]}}]}
+async def handler(data, ctx):
+    await ctx.state.increment("heard", ctx.trigger.topic)
+    await ctx.state.append("runs", ctx.trigger.topic, ctx.run_id)
+"""
+
+
+async def test_of_all_emits_with_an_id_one_is_sent_and_nothing_else_is_dropped(start_app) -> None:
+    app = await start_app({"steps/once_step.py": ONCE, "steps/count_step.py": COUNT}, workers=2)
+    for number in range(40):
+        await app.emit("ask", {"id": "welcome é", "n": number})
+    await app.wait_state("asked", "welcome é", 40)
+    await app.wait_state("heard", "mail", 1)
+    await app.wait_state("heard", "other", 1)
+    assert len(await app.messages(names.event_filter(app.root, "mail"))) == 1
+    assert await app.dead_letters() == []
+
+
+TIMER = """
+import datetime, time
+config = {"triggers": [{"event": {"topics": ["do"]}}], "emits": ["later"]}
+async def handler(do, ctx):
+    for name, args in do.items():
+        if name == "emit":
+            data = {"id": args["id"], "due": time.time() + args["delay"]}
+            await ctx.emit("later", data, id=args["id"], delay=args["delay"])
+        elif name == "plain":
+            due = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=args)
+            id = await ctx.emit("later", {"id": "plain", "due": due.timestamp()}, at=due)
+            await ctx.state.set("ids", "plain", id)
+        elif name == "cancel":
+            await ctx.timers.cancel(args)
+        elif name == "reschedule":
+            await ctx.timers.reschedule(args["id"], delay=args["delay"])
+    await ctx.state.increment("done", "count")
+"""
+LATE = """
+import time
+config = {"triggers": [{"event": {"topics": ["later"]}}]}
+async def handler(data, ctx):
+    await ctx.state.append("late", data["id"], time.time() - data["due"])
+"""
+
+
+async def _do(app, count, **what) -> None:  # type: ignore[no-untyped-def]
+    await app.emit("do", what)
+    await app.wait_state("done", "count", count)
+
+
+async def _timers(app) -> list[str]:  # type: ignore[no-untyped-def]
+    found = await app.messages(f"{app.root}.timer.>")
+    return [stored.subject for stored in found if "Nats-Schedule" in stored.headers]
+
+
+async def test_an_event_for_later_comes_once_and_not_early(start_app) -> None:
+    app = await start_app({"steps/timer_step.py": TIMER, "steps/late_step.py": LATE})
+    await _do(app, 1, emit={"id": "a", "delay": 1.0}, plain=0.5)
+    for key in ("a", "plain"):
+        [late] = await waits.until(lambda key=key: app.state("late", key), f"timer {key}", explain=app.explain)
+        assert 0 <= late < 5
+    assert await _timers(app) == []
+
+
+async def test_a_timer_is_taken_back_moved_and_replaced_by_its_id(start_app) -> None:
+    app = await start_app({"steps/timer_step.py": TIMER, "steps/late_step.py": LATE})
+    await _do(app, 1, emit={"id": "cancelled", "delay": 2.0}, plain=3600)
+    plain = await app.state("ids", "plain")
+    assert sorted(await _timers(app)) == sorted(names.timer(app.root, id) for id in ("cancelled", plain))
+    await _do(app, 2, cancel="cancelled")
+    await _do(app, 3, cancel=plain)
+    assert await _timers(app) == []
+    await _do(app, 4, emit={"id": "cancelled", "delay": 3600})
+    await _do(app, 5, emit={"id": "cancelled", "delay": 1})
+    assert await _timers(app) == [names.timer(app.root, "cancelled")], "an id that is used again is dropped"
+    await _do(app, 6, reschedule={"id": "cancelled", "delay": 0.5})
+    await waits.until(lambda: app.state("late", "cancelled"), "the moved timer", explain=app.explain)
+    await _do(app, 7, reschedule={"id": "cancelled", "delay": 0}, cancel="never there")
+    assert len(await app.state("late", "cancelled")) == 1
+    assert await app.dead_letters() == []
+
+
+REPLACE = """
+config = {"triggers": [{"event": {"topics": ["do"]}}], "emits": ["later"]}
+async def handler(data, ctx):
+    if data == "cancel":
+        await ctx.emit("later", {"id": "x", "due": 0}, id="x", delay=3600)
+        await ctx.timers.cancel("x")
+    else:
+        await ctx.timers.cancel("x")
+        await ctx.emit("later", {"id": "x", "due": data}, id="x", delay=3600 if data == 1 else None)
+    await ctx.state.increment("done", "count")
+"""
+
+
+async def test_cancelled_and_sent_again_in_one_run_takes_the_timers_place(start_app) -> None:
+    app = await start_app({"steps/replace_step.py": REPLACE, "steps/late_step.py": LATE})
+    for number, data in enumerate(["cancel", 1, 1, 2], start=1):
+        await app.emit("do", data)
+        await app.wait_state("done", "count", number)
+        assert await _timers(app) == ([names.timer(app.root, "x")] if data == 1 else [])
+    await waits.until(lambda: app.state("late", "x"), "the event that was sent at once", explain=app.explain)
+    assert len(await app.messages(names.event_filter(app.root, "later"))) == 1
+
+
+LIFETIME = """
+config = {"triggers": [{"event": {"topics": ["do"]}}]}
+async def handler(data, ctx):
+    s = ctx.state
+    if data == "set":
+        for key in ("short", "kept", "grown", "read"):
+            await s.set("g", key, [1], ttl=3)
+    else:
+        await s.set("g", "kept", [2])
+        await s.append("g", "grown", 2)
+        assert await s.get("g", "read") == [1]
+        await s.append("g", "read", 2)
+    await s.increment("done", "count")
+"""
+
+
+async def test_a_value_goes_away_by_itself_and_a_change_keeps_the_time(start_app) -> None:
+    app = await start_app({"steps/life_step.py": LIFETIME})
+    await app.emit("do", "set")
+    await app.wait_state("done", "count", 1)
+    await app.emit("do", "change")
+    await app.wait_state("done", "count", 2)
+    assert [await app.state("g", key) for key in ("kept", "grown", "read")] == [[2], [1, 2], [1, 2]]
+
+    async def gone() -> bool:
+        return [await app.state("g", key) for key in ("short", "grown", "read")] == [None] * 3
+
+    await waits.until(gone, "three values to go away", explain=app.explain)
+    assert await app.state("g", "kept") == [2]
+
+
+REVISION = """
+from bema import RevisionConflict
+config = {"triggers": [{"event": {"topics": ["do"]}}, {"api": {"method": "POST", "path": "/x"}}]}
+async def handler(data, ctx):
+    if ctx.trigger.kind == "api":
+        await ctx.state.set("g", "k", "api", if_revision=data.body)
+        return {"ok": True}
+    s = ctx.state
+    await s.set("g", "k", "first", if_revision=0)
+    try:
+        await s.set("g", "other", 1, if_revision=7)
+    except RevisionConflict as error:
+        await s.set("g", "error", [str(error), error.expected, error.found])
+"""
+
+
+async def test_a_write_may_expect_a_revision(start_app) -> None:
+    app = await start_app({"steps/rev_step.py": REVISION})
+    await app.emit("do", 1)
+    await app.wait_state("g", "k", "first")
+    assert await app.state("g", "error") == ["state g/other: expected revision 7, found nothing", 7, 0]
+    await app.emit("do", 2)
+    [letter] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
+    assert "RevisionConflict" in letter.headers["Bema-Errors"]
+    revision = (await app.js.get_last(app.stream, names.state(app.root, "g", "k"))).sequence
+    status, body = app.request("POST", "/x", revision + 1)[:2]
+    assert (status, body["title"]) == (409, f"state g/k: expected revision {revision + 1}, found {revision}")
+    assert app.request("POST", "/x", revision)[0] == 200
+    assert await app.state("g", "k") == "api"
+
+
+PAGES = """
+config = {"triggers": [{"event": {"topics": ["do"]}}]}
+async def handler(data, ctx):
+    if isinstance(data, list):
+        for key in data:
+            await ctx.state.set("g", key, key)
+        await ctx.state.set("other", "x", 1)
+        return
+    for key in ("k03", "new1", "new2"):
+        await ctx.state.set("g", key, "mine")
+    await ctx.state.delete("g", "k01")
+    pages, cursor = [], None
+    while True:
+        page = await ctx.state.list("g", prefix=data["prefix"], limit=4, cursor=cursor)
+        pages.append([[item.key, item.value] for item in page])
+        cursor = page.cursor
+        if cursor is None:
+            break
+    found = [item for page in pages for item in page]
+    count = await ctx.state.clear("g")
+    await ctx.state.set("result", data["prefix"], [found, max(map(len, pages)), await ctx.state.groups(), count])
+"""
+
+
+async def test_a_group_is_read_page_by_page_with_the_runs_own_writes(start_app) -> None:
+    app = await start_app({"steps/pages_step.py": PAGES})
+    keys = [f"k{number:02}" for number in range(10)]
+    await app.emit("do", keys)
+    await app.wait_state("g", "k09", "k09")
+    await app.emit("do", {"prefix": ""})
+    found, largest, groups, count = await waits.until(lambda: app.state("result", ""), "the pages", explain=app.explain)
+    expected = [[key, "mine" if key == "k03" else key] for key in keys if key != "k01"]
+    assert found == [*expected, ["new1", "mine"], ["new2", "mine"]]
+    assert (largest, groups, count) == (4, ["g", "other"], 11)
+    assert [await app.state("g", key) for key in (*keys, "new1")] == [None] * 11
+
+
+MATCH = """
+config = {"triggers": [{"event": {"topics": ["a", "b"]}}, {"event": {"topics": ["c"]}}, {"api": {"path": "/m"}}],
+          "retry": {"maxAttempts": 1}}
+async def is_a(data):
+    return ["a", data]
+async def handler(data, ctx):
+    branches = {"a": is_a, "event": lambda data: ["event", data]}
+    if ctx.trigger.topic == "c":
+        branches = {"api": is_a}
+    result = await ctx.match({**branches, "api": lambda request: ["api", request.path]})
+    if ctx.trigger.kind == "api":
+        return result
+    await ctx.state.set("branch", ctx.trigger.topic, result)
+"""
+
+
+async def test_a_branch_is_picked_by_what_fired(start_app) -> None:
+    app = await start_app({"steps/match_step.py": MATCH})
+    for topic in ("a", "b", "c"):
+        await app.emit(topic, topic)
+    await app.wait_state("branch", "a", ["a", "a"])
+    await app.wait_state("branch", "b", ["event", "b"])
+    [letter] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
+    [error] = json.loads(letter.headers["Bema-Errors"])
+    assert error["message"] == "match: ctx.match: expected a branch 'c' or 'event' or 'default', found 'api'"
+    assert app.request("GET", "/m")[1] == ["api", "/m"]
+
+
+async def test_ten_timers_of_a_run_that_fails_are_not_set(start_app) -> None:
+    app = await start_app(
+        {
+            "steps/fail_step.py": """
+config = {"triggers": [{"event": {"topics": ["do"]}}], "emits": ["later"], "retry": {"maxAttempts": 1}}
+async def handler(data, ctx):
+    for number in range(10):
+        await ctx.emit("later", number, delay=60)
+    raise ValueError("no")
+"""
+        }
+    )
+    began = time.time()
+    await app.emit("do", 1)
+    await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
+    assert await _timers(app) == []
+    assert time.time() - began < 30
