@@ -32,7 +32,13 @@ REASON = "Bema-Reason"
 OMITTED = "Bema-Omitted"
 """On a dead letter whose data was too large to be kept: the sequence of the event in the stream."""
 DELETED = "Bema-Deleted"
-"""On a state message that stands for a key that was removed."""
+"""On a message that stands for a state key, or a dead letter, that was removed."""
+ANCESTOR = "Bema-Ancestor"
+"""On what a redrive started: the run whose dead letter was redriven."""
+EDITED = "Bema-Edited"
+"""On a dead letter whose data a person replaced: when, RFC 3339."""
+DIED = "Bema-Died"
+"""On an edited dead letter: when it became one, RFC 3339. On others that is the message's own time."""
 
 MAX_ERRORS_BYTES = 8 * 1024
 

@@ -16,6 +16,9 @@ BemaError
 │   ├── PayloadTooLarge     one payload above the limit
 │   ├── TooManyEffects      more effects or bytes than one commit may carry
 │   └── RunEnded            a context used after its handler returned
+├── DeadLetterError         a dead letter that is left as it is
+│   ├── NotRedrivable       sending it again could not help; the message says what would
+│   └── DeadLetterMoved     somebody else redrove, discarded or changed it meanwhile
 └── BrokerError             the broker did not do what was asked
     ├── BrokerUnavailable   nobody answered; whether it happened may be unknown
     ├── BrokerRefused       an answer that says no, with the server's code
@@ -94,6 +97,18 @@ class TooManyEffects(EffectRefused):
 
 class RunEnded(EffectRefused):
     """A context used after its handler returned."""
+
+
+class DeadLetterError(BemaError):
+    """A dead letter that is left as it is."""
+
+
+class NotRedrivable(DeadLetterError):
+    """Sending it again could not help; the message says what would."""
+
+
+class DeadLetterMoved(DeadLetterError):
+    """Somebody else redrove, discarded or changed it meanwhile."""
 
 
 class BrokerError(BemaError):
