@@ -30,6 +30,7 @@ BATCH_SEQUENCE = "Nats-Batch-Sequence"
 BATCH_COMMIT = "Nats-Batch-Commit"
 EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
 ROLLUP = "Nats-Rollup"
+TTL = "Nats-TTL"
 SCHEDULE = "Nats-Schedule"
 SCHEDULE_TARGET = "Nats-Schedule-Target"
 
@@ -73,6 +74,16 @@ class JetStream:
         """The last message on a subject, from the stream's leader, or None."""
         try:
             answer = await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, timeout=timeout)
+        except errors.BrokerRefused as refused:
+            if refused.code == NO_MESSAGE:
+                return None
+            raise
+        return _stored(answer["message"])
+
+    async def get(self, stream: str, sequence: int) -> Stored | None:
+        """The message with a sequence, from the stream's leader, or None when there is none any more."""
+        try:
+            answer = await self.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence})
         except errors.BrokerRefused as refused:
             if refused.code == NO_MESSAGE:
                 return None
