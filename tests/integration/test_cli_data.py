@@ -1,4 +1,4 @@
-"""`bema emit`, `bema state` and `bema dlq` against a running `bema dev`."""
+"""`bema emit` and `bema state` against a running `bema dev`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,11 @@ def handler(data, ctx):
         ctx.state.delete("kept", data["key"])
     print("done", data["key"])
 """
-FAIL = """
-config = {"triggers": [{"event": {"topics": ["fail"]}}], "retry": {"maxAttempts": 2, "initialSeconds": 0.01}}
-def handler(data, ctx):
-    raise ValueError(f"no {data}, attempt {ctx.attempt}")
-"""
 
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
-    folder = devs.write(
-        tmp_path_factory.mktemp("data") / "shop", {"steps/keep_step.py": KEEP, "steps/fail_step.py": FAIL}
-    )
+    folder = devs.write(tmp_path_factory.mktemp("data") / "shop", {"steps/keep_step.py": KEEP})
     with devs.running(folder, "--no-reload") as running:
         running.next("ready")
         yield running
@@ -145,49 +138,6 @@ def test_a_key_that_never_was_is_an_error_for_programs_too(dev: Dev) -> None:
     assert result.exit_code == 1
     assert json.loads(result.stdout) == {"error": "expected a value of 'never' in state group 'kept', found none"}
     assert read(dev, "state", "list", "never") == []
-
-
-def test_dead_letters_are_listed_and_shown(dev: Dev) -> None:
-    sent = read(dev, "emit", "fail", '{"n": 1}', "--header", "x=1")
-
-    def letters() -> list[dict[str, Any]]:
-        return [letter for letter in read(dev, "dlq", "list", "--step", "fail") if letter["event"] == sent["id"]]
-
-    (letter,) = dev.until(letters, "the dead letter")
-    assert (letter["step"], letter["topic"], letter["reason"], letter["attempts"]) == (
-        "fail",
-        "fail",
-        "AttemptsExhausted",
-        2,
-    )
-    assert (letter["data"], letter["headers"]) == ({"n": 1}, {"x": "1"})
-    assert [(error["attempt"], error["type"], error["message"]) for error in letter["errors"]] == [
-        (1, "ValueError", "no {'n': 1}, attempt 1"),
-        (2, "ValueError", "no {'n': 1}, attempt 2"),
-    ]
-    assert read(dev, "dlq", "show", letter["run"]) == letter
-    shown = bema(dev, "dlq", "show", letter["run"]).stdout
-    assert "ValueError: no {'n': 1}, attempt 2" in shown
-    assert 'steps/fail_step.py", line 4, in handler' in shown
-    assert shown.endswith('{\n  "n": 1\n}\n')
-    table = bema(dev, "dlq", "list").stdout.splitlines()
-    assert table[0].split() == ["TIME", "STEP", "RUN", "TOPIC", "ATTEMPTS", "REASON", "LAST", "ERROR"]
-    assert any(letter["run"] in line and "AttemptsExhausted" in line for line in table[1:])
-    assert read(dev, "dlq", "list", "--step", "keep") == []
-
-
-@pytest.mark.parametrize(
-    ("run", "said"),
-    [
-        pytest.param(
-            "nobody", "expected a dead letter of run 'nobody', found none; `bema dlq list` names them", id="none"
-        ),
-        pytest.param("*", "expected a run's id, found '*'", id="a wildcard"),
-    ],
-)
-def test_a_dead_letter_that_is_not_there_is_said(dev: Dev, run: str, said: str) -> None:
-    result = bema(dev, "dlq", "show", run)
-    assert (result.exit_code, result.stderr) == (1, f"✗ {said}\n")
 
 
 def test_a_broker_may_be_named(dev: Dev) -> None:

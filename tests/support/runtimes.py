@@ -107,7 +107,8 @@ class App:
         return [stored async for stored in self.js.scan(self.stream, subject_filter)]
 
     async def dead_letters(self) -> list[Stored]:
-        return await self.messages(names.dead_letter_filter(self.root))
+        found = await self.messages(names.dead_letter_filter(self.root))
+        return [stored for stored in found if envelopes.DELETED not in stored.headers]
 
     async def events(self, topic: str) -> list[Stored]:
         return await self.messages(names.event_filter(self.root, topic))

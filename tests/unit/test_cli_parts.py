@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import watchfiles
 from watchfiles import Change
 
+from bema.contract import letters
 from bema_cli import options, processes, sockets, watches
 from bema_cli.processes import Identity
 from bema_cli.workspaces import AlreadyRunning, NotRunning, NoWorkspace, Process, Record, Workspace
@@ -220,3 +222,28 @@ def test_the_shell_wins_over_the_env_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_app_is_named_after_its_folder() -> None:
     assert options.app_of(Path("/home/ann/My_Shop")) == "my-shop"
+
+
+NOW = letters.moment("2026-01-10T12:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, None),
+        ("90s", letters.moment("2026-01-10T11:58:30Z")),
+        ("15m", letters.moment("2026-01-10T11:45:00Z")),
+        ("2h", letters.moment("2026-01-10T10:00:00Z")),
+        ("7d", letters.moment("2026-01-03T12:00:00Z")),
+        ("1w", letters.moment("2026-01-03T12:00:00Z")),
+        ("2026-01-09T13:00:00.25+01:00", letters.moment("2026-01-09T12:00:00.25Z")),
+    ],
+)
+def test_a_time_as_a_person_writes_it(text: str | None, expected: Any) -> None:
+    assert options.moment(text, NOW, hint="--since") == expected
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "2y", "-2h", "yesterday", "2026-01-09", "2026-01-09T13:00:00"])
+def test_what_is_no_time_is_said(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="expected a time such as 2026-01-31T09:00:00Z, or 2h for two hours"):
+        options.moment(text, NOW, hint="--since")

@@ -13,8 +13,9 @@ from bema.contract import envelopes, operations
 from bema.contract.effects import DeleteState, Effect, EmitEvent, SetState, UpdateState
 from bema.contract.envelopes import Event
 from bema.contract.triggers import Kind
+from bema.ports.connections import Message
 from bema.ports.jetstream import Outgoing, Stored
-from bema_runtime import batches, commits
+from bema_runtime import arrivals, batches, commits
 from bema_runtime.commits import Commit, RunOutcome
 from tests.support import units
 
@@ -164,6 +165,21 @@ def test_a_dead_letter_holds_the_event_and_what_happened(largest: int, data: byt
         data,
         {**CARRIED, "Bema-Attempt": "3", "Bema-Reason": "AttemptsExhausted", "Bema-Kind": "event", **more},
     )
+
+
+def test_a_redriven_run_keeps_its_ancestor_over_attempts_and_into_its_dead_letter() -> None:
+    redrive = units.run(id="r1~2", errors=[ENTRY], attempt=3, ancestor="r1~1", retried=True)
+    letter = commits.dead_letter(redrive, units.EVENT, reason="AttemptsExhausted", largest=9)
+    expected = {**CARRIED, "Bema-Run": "r1~2", "Bema-Ancestor": "r1~1"}
+    assert letter == Outgoing(
+        "bema.shop.dlq.pay.r1~2",
+        b'{"id": 1}',
+        {**expected, "Bema-Attempt": "3", "Bema-Reason": "AttemptsExhausted", "Bema-Kind": "event"},
+    )
+    again = commits.retry(redrive, units.EVENT, at=NOW, attempt=4)
+    message = Message("bema.shop.retry.pay.r1~2", "", again.data, again.headers)
+    arrived = arrivals.run_of(units.unit(), message, units.DELIVERY, "")
+    assert (arrived.id, arrived.attempt, arrived.ancestor) == ("r1~2", 4, "r1~1")
 
 
 def test_headers_that_would_not_fit_are_left_out() -> None:

@@ -97,7 +97,8 @@ class Facts:
 
     @cached_property
     def dead_letters(self) -> Sequence[Entry]:
-        return [entry for entry in self.history.entries if entry.words[0] == "dlq"]
+        dead = [entry for entry in self.history.entries if entry.words[0] == "dlq"]
+        return [entry for entry in dead if "Bema-Deleted" not in entry.headers]
 
     @cached_property
     def charges(self) -> Mapping[str, Sequence[Charge]]:

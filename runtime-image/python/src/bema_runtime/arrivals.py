@@ -48,6 +48,7 @@ def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str
     )
     if retried:
         run.errors = _errors(headers)
+        run.ancestor = headers.get(envelopes.ANCESTOR)
     return run
 
 

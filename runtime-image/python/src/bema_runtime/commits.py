@@ -171,6 +171,8 @@ def _history(run: Run, event: envelopes.Event, attempt: int) -> dict[str, str]:
     headers[envelopes.RUN] = run.id
     headers[envelopes.ATTEMPT] = str(attempt)
     headers[envelopes.ERRORS] = errors_header(run.errors)
+    if run.ancestor is not None:
+        headers[envelopes.ANCESTOR] = run.ancestor
     return headers
 
 

@@ -76,6 +76,8 @@ class Run:
     delivery: Delivery | None = None
     retried: bool = False
     """Whether it came as a scheduled attempt, not as the event itself."""
+    ancestor: str | None = None
+    """The run whose dead letter was redriven as this one."""
     twins: tuple[Delivery, ...] = ()
     """Other messages with the same event: they share its run and its end."""
     request: frames.HttpRequest | None = None

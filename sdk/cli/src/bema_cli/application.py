@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bema_cli.commands import checking, data, developing
+from bema_cli.commands import checking, data, dead_letters, developing
 
 app = typer.Typer(
     name="bema",
@@ -39,4 +39,4 @@ app.command()(checking.check)
 app.command()(checking.render)
 app.command()(data.emit)
 app.add_typer(data.state, name="state")
-app.add_typer(data.dlq, name="dlq")
+app.add_typer(dead_letters.dlq, name="dlq")

@@ -1,4 +1,4 @@
-"""An app's data on its broker, for people: events sent, state and dead letters read. Only the ports speak to NATS."""
+"""An app's data on its broker, for people: events sent, state read. Only the ports speak to NATS."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bema.contract import bindings, envelopes, errors, names
-from bema.contract.effects import MAX_PAYLOAD_BYTES
+from bema.contract import bindings, envelopes, errors, letters, names
 from bema.contract.envelopes import Event
 from bema.ports import admin, connections
+from bema.ports.dead_letters import Place
 from bema.ports.jetstream import JetStream, Outgoing, Stored
 from bema_cli.workspaces import Workspace
 
@@ -38,6 +38,10 @@ class Target:
     def stream(self) -> str:
         return names.stream(self.app)
 
+    @property
+    def place(self) -> Place:
+        return Place.of(self.app)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -47,26 +51,6 @@ class Entry:
     value: Any
     revision: int
     time: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An event whose run failed for good."""
-
-    step: str
-    run: str
-    topic: str | None
-    reason: str
-    attempts: int
-    time: str
-    """When it became a dead letter."""
-    event: str | None
-    """The event's id."""
-    errors: list[dict[str, Any]]
-    """Each attempt's error: attempt, type, message, at."""
-    data: Any
-    headers: Mapping[str, str]
-    """The event's own headers."""
 
 
 def target(folder: Path, *, nats: str | None, app: str | None) -> Target:
@@ -102,10 +86,7 @@ def parse_data(text: str) -> bytes:
         data = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except ValueError as error:
         raise errors.PayloadInvalid(f"expected JSON, found {_short(text)!r}: {error}") from error
-    if len(data) > MAX_PAYLOAD_BYTES:
-        raise errors.PayloadTooLarge(
-            f"expected at most {MAX_PAYLOAD_BYTES:,} bytes of data, found {len(data):,}; put it elsewhere, send a link"
-        )
+    letters.check_size(data)
     return data
 
 
@@ -160,33 +141,7 @@ def _entry(target: Target, stored: Stored) -> Entry | None:
     if envelopes.DELETED in stored.headers:
         return None
     _, key = names.state_of(target.root, stored.subject)
-    return Entry(key, _json(stored.data), stored.sequence, stored.time)
-
-
-async def dead_letters(js: JetStream, target: Target, *, step: str = "*", run: str = ">") -> list[DeadLetter]:
-    """Dead letters, the oldest first. It may lag behind writes."""
-    return [
-        _dead_letter(target, stored)
-        async for stored in js.scan(target.stream, names.dead_letter(target.root, step, run))
-    ]
-
-
-def _dead_letter(target: Target, stored: Stored) -> DeadLetter:
-    step, run = names.dead_letter_of(target.root, stored.subject)
-    headers = stored.headers
-    history = _json(headers.get(envelopes.ERRORS, "[]").encode())
-    return DeadLetter(
-        step=step,
-        run=run,
-        topic=envelopes.attribute(headers, envelopes.TYPE),
-        reason=headers.get(envelopes.REASON, ""),
-        attempts=int(headers.get(envelopes.ATTEMPT, "0")),
-        time=stored.time,
-        event=envelopes.attribute(headers, envelopes.ID),
-        errors=history if isinstance(history, list) else [],
-        data=_json(stored.data),
-        headers=envelopes.user_headers(headers),
-    )
+    return Entry(key, value_of(stored.data), stored.sequence, stored.time)
 
 
 def step_name(text: str) -> str:
@@ -201,7 +156,7 @@ def run_id(text: str) -> str:
     return text
 
 
-def _json(data: bytes) -> Any:
+def value_of(data: bytes) -> Any:
     """JSON, or the text itself: a poison message may be anything."""
     try:
         return json.loads(data)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
 from rich.text import Text
 
 from bema.contract import errors
@@ -32,6 +36,53 @@ def line(sign: str, style: str, text: str) -> Text:
 def write_json(value: Any) -> None:
     """One JSON value on standard output, on one line."""
     typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(*(Text(head, "bold") for head in heads))
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    console = out()
+    if not console.is_terminal:
+        # A pipe has no width: nothing is cut.
+        console.width = 10_000
+    console.print(grid)
+
+
+def confirm(question: str) -> None:
+    """Ask on the terminal; a no ends the command. Without a terminal nobody can answer: a usage error."""
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"expected it, or a terminal on which to ask: {question}", param_hint="--yes")
+    if not typer.confirm(question, err=True):
+        err().print(line("·", "dim", "nothing was changed"))
+        raise typer.Exit(FAILED)
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal for what takes more than a second; call what it gives for each item that is done."""
+    console = err()
+    if quiet or not console.is_terminal:
+        yield lambda: None
+        return
+    bar = Progress(console=console, transient=True)
+    task = bar.add_task(what, total=total)
+    begun = time.monotonic()
+
+    def advance() -> None:
+        bar.advance(task)
+        if not bar.live.is_started and time.monotonic() - begun > 1:
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
 
 
 @contextlib.contextmanager

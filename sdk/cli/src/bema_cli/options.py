@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import dotenv
 import typer
 
-from bema.contract import errors, names
+from bema.contract import errors, letters, names
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 Folder = Annotated[
@@ -31,7 +34,44 @@ Nats = Annotated[
         "--nats", help="URL of a NATS server to use instead of the one of `bema dev`.", envvar=names.ENV_NATS_URL
     ),
 ]
+Step = Annotated[str | None, typer.Option("--step", help="Only of this Step.")]
+Topic = Annotated[str | None, typer.Option("--topic", help="Only of events on this topic.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="Only with this reason, such as AttemptsExhausted.")]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Only dead since this time: RFC 3339, or 2h for two hours ago."),
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only dead before this time.")]
+Error = Annotated[
+    str | None, typer.Option("--error", metavar="TEXT", help="Only with this in the last error's type or message.")
+]
+All = Annotated[bool, typer.Option("--all", help="All there are.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 App = Annotated[str | None, typer.Option("--app", help="Name of the app: its namespace, or the folder's name.")]
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def moment(text: str | None, now: datetime.datetime, *, hint: str) -> datetime.datetime | None:
+    """A time in RFC 3339, or so long before `now`: 90s, 15m, 2h, 7d, 1w."""
+    if text is None:
+        return None
+    ago = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
+    if ago is not None:
+        return now - datetime.timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+    try:
+        return letters.moment(text)
+    except errors.NameInvalid as error:
+        raise typer.BadParameter(
+            f"expected a time such as 2026-01-31T09:00:00Z, or 2h for two hours ago, found {text!r}", param_hint=hint
+        ) from error
+
+
+def text_of(data: str) -> str:
+    """An argument, or standard input where it is `-`."""
+    return sys.stdin.read() if data == "-" else data
 
 
 def app_of(folder: Path) -> str:

@@ -32,10 +32,16 @@ REASON = "Bema-Reason"
 OMITTED = "Bema-Omitted"
 """On a dead letter whose data was too large to be kept: the sequence of the event in the stream."""
 DELETED = "Bema-Deleted"
-"""On a message that stands for something that was removed: a key of the state, an id that may be used again."""
+"""On a message that stands for something that was removed: a key of the state, a dead letter, a timer, an id."""
 EMITTED = "Bema-Emitted"
 """On an event with an id of the user's: the producer's run and the number of the emit. The user may use the id again
 once its window is over; this tells the two events apart."""
+ANCESTOR = "Bema-Ancestor"
+"""On what a redrive started: the run whose dead letter was redriven."""
+EDITED = "Bema-Edited"
+"""On a dead letter whose data a person replaced: when, RFC 3339."""
+DIED = "Bema-Died"
+"""On an edited dead letter: when it became one, RFC 3339. On others that is the message's own time."""
 
 MAX_ERRORS_BYTES = 8 * 1024
 

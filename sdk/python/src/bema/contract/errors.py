@@ -18,6 +18,9 @@ BemaError
 │   ├── TimeInvalid         a delay, a time or a lifetime that cannot be one
 │   ├── RevisionConflict    a write that expected another revision
 │   └── RunEnded            a context used after its handler returned
+├── DeadLetterError         a dead letter that is left as it is
+│   ├── NotRedrivable       sending it again could not help; the message says what would
+│   └── DeadLetterMoved     somebody else redrove, discarded or changed it meanwhile
 └── BrokerError             the broker did not do what was asked
     ├── BrokerUnavailable   nobody answered; whether it happened may be unknown
     ├── BrokerRefused       an answer that says no, with the server's code
@@ -109,6 +112,18 @@ class RevisionConflict(EffectRefused):
 
 class RunEnded(EffectRefused):
     """A context used after its handler returned."""
+
+
+class DeadLetterError(BemaError):
+    """A dead letter that is left as it is."""
+
+
+class NotRedrivable(DeadLetterError):
+    """Sending it again could not help; the message says what would."""
+
+
+class DeadLetterMoved(DeadLetterError):
+    """Somebody else redrove, discarded or changed it meanwhile."""
 
 
 class BrokerError(BemaError):

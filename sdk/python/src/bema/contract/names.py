@@ -58,6 +58,7 @@ PORT_METRICS = 9090
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-/:@")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _EMPTY = "="
+_REDRIVE = "~"
 _ESCAPE = re.compile(r"=([0-9A-F]{2})")
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -261,6 +262,27 @@ def dead_letter_of(root: str, subject: str) -> tuple[str, str]:
     """Step and run of a dead letter's subject."""
     step, run = subject.removeprefix(f"{root}.dlq.").split(".", 1)
     return step, run
+
+
+def redrive(run: str, number: int) -> str:
+    """The run that the `number`-th redrive starts, counted from 1: of a run, or of an earlier redrive of it."""
+    return f"{original(run)}{_REDRIVE}{number}"
+
+
+def original(run: str) -> str:
+    """The run that an event started, of it or of any of its redrives."""
+    return run.partition(_REDRIVE)[0]
+
+
+def redrives_of(run: str) -> int:
+    """How many redrives led to a run; 0 for one that an event started."""
+    text = run.partition(_REDRIVE)[2]
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def listing(token: str) -> str:
+    """A consumer that lives for one page of a list. No Step has this name: theirs have no `_`."""
+    return f"_list_{token}"
 
 
 def meta(root: str, what: str) -> str:

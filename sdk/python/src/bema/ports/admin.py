@@ -178,6 +178,16 @@ async def _consumer_info(js: JetStream, stream: str, durable: str) -> Any | None
         raise
 
 
+async def consumer_exists(js: JetStream, stream: str, durable: str) -> bool:
+    return await _consumer_info(js, stream, durable) is not None
+
+
+async def last_sequence(js: JetStream, stream: str) -> int:
+    """The sequence of the last message that a stream was given."""
+    info = await js.api(f"STREAM.INFO.{stream}")
+    return int(info["state"]["last_seq"])
+
+
 async def consumer_states(js: JetStream, stream: str) -> dict[str, ConsumerState]:
     """Every consumer of a stream, by its durable name. An empty dict when the stream does not exist."""
     states: dict[str, ConsumerState] = {}

@@ -33,6 +33,7 @@ BATCH_SEQUENCE = "Nats-Batch-Sequence"
 BATCH_COMMIT = "Nats-Batch-Commit"
 EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
 ROLLUP = "Nats-Rollup"
+TTL = "Nats-TTL"
 SCHEDULE = "Nats-Schedule"
 SCHEDULE_TARGET = "Nats-Schedule-Target"
 
@@ -91,6 +92,16 @@ class JetStream:
             found.extend(page)
             if len(page) < _SUBJECTS:
                 return found
+
+    async def get(self, stream: str, sequence: int) -> Stored | None:
+        """The message with a sequence, from the stream's leader, or None when there is none any more."""
+        try:
+            answer = await self.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence})
+        except errors.BrokerRefused as refused:
+            if refused.code == NO_MESSAGE:
+                return None
+            raise
+        return _stored(answer["message"])
 
     async def scan(self, stream: str, subject_filter: str, *, start: int = 1) -> AsyncIterator[Stored]:
         """Every message that a filter matches, in order of sequence. It may lag behind writes."""
