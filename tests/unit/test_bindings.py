@@ -72,6 +72,7 @@ WHOLE: dict[str, Any] = {
         "commitBytes": 4194304,
         "payloadBytes": 786432,
         "conflicts": 10,
+        "dedupSeconds": 86400,
         "extraDeliveries": 10,
     },
     "drainSeconds": 30.0,
