@@ -18,7 +18,7 @@ from bema.ports import connections
 from bema.ports.jetstream import JetStream
 from tests.support import waits
 from tools import installs
-from tools.cluster import errors
+from tools.cluster import errors, paths
 from tools.cluster.clusters import Cluster
 
 pytestmark = pytest.mark.e2e
@@ -353,6 +353,57 @@ def test_a_stream_that_vanishes_is_made_again(space: Space) -> None:
     waits.until_sync(
         lambda: stream in asyncio.run(ask("STREAM.NAMES"))["streams"], "the stream to be made again", timeout=30
     )
+
+
+def test_a_step_that_hears_no_events_keeps_no_empty_consumer(space: Space) -> None:
+    space.apply(step("orders", EVENT, replicas=0))
+    space.wait_ready("orders")
+    assert consumer(space, "orders") is not None
+    space.kubectl("replace", "-f", "-", input=yaml.safe_dump(step("orders")))
+    space.wait_reason("orders", "NoWorkload")
+    waits.until_sync(lambda: consumer(space, "orders") is None, "the consumer to be gone", timeout=10)
+    publish(space, "order.created", 3)
+    space.kubectl("replace", "-f", "-", input=yaml.safe_dump(step("orders", EVENT, replicas=0, deliverFrom="Now")))
+    space.wait_ready("orders")
+    assert (consumer(space, "orders") or {})["num_pending"] == 0
+
+
+def test_a_crd_that_was_deleted_and_made_again_is_served(space: Space) -> None:
+    space.apply(step("before", EVENT, replicas=0))
+    space.wait_ready("before")
+    crds = str(paths.REPOSITORY / "crds")
+    space.kubectl("delete", "-f", crds, "--wait=true")
+    try:
+        where = ("-n", installs.SYSTEM)
+        selector = "-l=app.kubernetes.io/name=bema-operator"
+
+        def restarts() -> int:
+            found = json.loads(space.cluster.kubectl(*where, "get", "pods", selector, "-o", "json"))["items"]
+            return max(
+                (c["restartCount"] for pod in found for c in pod["status"].get("containerStatuses", ())), default=0
+            )
+
+        waits.until_sync(lambda: restarts() > 0, "the operator to start again", timeout=60)
+    finally:
+        space.kubectl("apply", "--server-side", "-f", crds)
+        space.kubectl("wait", "--for=condition=Established", "crd/steps.bema.dev", "--timeout=30s")
+    space.apply(step("after", EVENT, replicas=0))
+    space.wait_ready("after", seconds=90)
+
+
+def test_a_namespace_that_was_made_again_may_take_over_its_stream(space: Space) -> None:
+    manifest = step("orders", EVENT, replicas=0)
+    space.apply(manifest)
+    space.wait_ready("orders")
+    publish(space, "order.created", 3)
+    space.cluster.kubectl("delete", "namespace", space.name, "--wait=true", seconds=90)
+    space.cluster.kubectl("create", "namespace", space.name)
+    space.apply(manifest)
+    message = space.wait_reason("orders", "AppStreamOwned")
+    command = message[message.index("kubectl annotate") : message.index("; or delete")]
+    space.cluster.kubectl(*command.split()[1:])
+    space.wait_ready("orders")
+    assert (consumer(space, "orders") or {})["num_pending"] == 3
 
 
 def test_a_quantity_that_cannot_be_one_is_said(space: Space) -> None:

@@ -107,6 +107,13 @@ def test_the_last_three_config_maps_are_kept_and_the_one_in_use_among_them() -> 
     assert [child["metadata"]["name"] for child in facts.surplus] == ["a-3", "a-2"]
 
 
+def test_no_config_map_goes_before_the_rollout_has_ended() -> None:
+    """The pods that still serve may be of an old one, and need it to start again."""
+    maps = [config_map(f"a-{number}", f"2026-01-0{number}T00:00:00Z") for number in (1, 2, 3, 4, 5)]
+    rolling = {**CHILD, "status": {**CHILD["status"], "availableReplicas": 0}}
+    assert SETTLED.with_(children=[rolling, *maps]).surplus == []
+
+
 def test_a_noop_keeps_none() -> None:
     facts = SETTLED.with_(spec=NOOP, wanted=[], children=[config_map("a-1", "2026-01-01T00:00:00Z")])
     assert [child["metadata"]["name"] for child in facts.surplus] == ["a-1"]

@@ -45,6 +45,16 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+KOPF_SECONDS = 5.0
+"""How long kopf may take to end."""
+
+EXIT_WATCHES = 70
+
+
+class WatchesEnded(Exception):
+    """kopf has stopped watching, and nobody asked it to: the process is to be started again."""
+
+
 class Operator:
     """All parts of one operator, wired."""
 
@@ -68,6 +78,8 @@ class Operator:
         self.is_filled = False
         self._is_watching = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._is_told = False
+        """Whether a signal has asked for the end."""
         self._kopf_stop = asyncio.Event()
         self._clock = clock
 
@@ -110,7 +122,14 @@ class Operator:
                 task.cancel()
             await asyncio.wait(tasks)
             self._kopf_stop.set()
-            await watching
+            await asyncio.wait({watching}, timeout=KOPF_SECONDS)
+            if not watching.done():
+                # A watch whose kind is gone (its CRD was deleted) swallows kopf's cancellation for ever.
+                log.critical("The watches do not end; this process leaves them and ends")
+                logging.shutdown()
+                os._exit(0 if self._is_told else EXIT_WATCHES)
+            if not self._is_told and watching.exception() is None:
+                raise WatchesEnded("the watches ended by themselves")
 
     def _parts(self) -> list[Coroutine[Any, Any, None]]:
         """What runs beside the watches."""
@@ -136,12 +155,18 @@ class Operator:
             # kopf has taken the signals for itself; take them back.
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stopping.set)
+                loop.add_signal_handler(number, self._told)
+            for task in tasks:
+                task.add_done_callback(lambda _: self._stopping.set())
             self._is_watching.set()
             await kopf.run_tasks(tasks, ignored=ours)
         finally:
             self._is_watching.set()
             self._stopping.set()
+
+    def _told(self) -> None:
+        self._is_told = True
+        self._stopping.set()
 
     async def _work(self) -> None:
         """Not before the broker had a chance to answer: a restart would have every Step say that it does not."""

@@ -114,8 +114,9 @@ class Broker:
     def is_connected(self) -> bool:
         return self._js is not None and self._js.connection.is_connected
 
-    async def ensure(self, key: Key, binding: Binding) -> Subscription:
-        """Make the Step's stream and consumer be there, if that is not known already."""
+    async def ensure(self, key: Key, binding: Binding, *, adopt: str = "") -> Subscription:
+        """Make the Step's stream and consumer be there, if that is not known already. `adopt`: the uid of the
+        namespace before, whose stream is to be taken over."""
         digest = _digest(binding)
         held = self._held.get(key)
         if self._away >= PATIENCE:
@@ -124,7 +125,7 @@ class Broker:
         if held is not None and held.digest == digest:
             return Subscription()
         try:
-            await self._ensure(binding)
+            await self._ensure(binding, adopt)
         except errors.BrokerError as error:
             problem = self._problem(error)
             if problem.reason is Reason.BROKER_UNAVAILABLE:
@@ -135,18 +136,35 @@ class Broker:
         self._held[key] = Held(stream=binding.stream.name, durable=durable, digest=digest, backlog=backlog)
         return Subscription()
 
-    async def _ensure(self, binding: Binding) -> None:
+    async def _ensure(self, binding: Binding, adopt: str) -> None:
         js = self._connected()
-        await self._ensure_stream(js, binding.stream)
+        await self._ensure_stream(js, binding.stream, adopt)
         if binding.consumer is not None:
             await admin.ensure_consumer(js, binding.stream.name, binding.consumer)
+        else:
+            await self._let_go(js, binding.stream.name, names.durable(binding.step))
 
-    async def _ensure_stream(self, js: JetStream, stream: AppStream) -> None:
+    async def release(self, key: Key) -> None:
+        """The Step has become a noop."""
+        held = self._held.pop(key, None)
+        if held is not None and held.durable is not None and self._js is not None:
+            with contextlib.suppress(errors.BrokerError):
+                await self._let_go(self._js, held.stream, held.durable)
+
+    async def _let_go(self, js: JetStream, stream: str, durable: str) -> None:
+        """A Step that hears no events any more needs no consumer. One that still holds events stays, for the Step may
+        hear them again; an empty one would only make a later `deliverFrom` mean nothing."""
+        found = (await admin.consumer_states(js, stream)).get(durable)
+        if found is not None and found.backlog == 0:
+            await admin.delete_consumer(js, stream, durable)
+            log.info("Removed the consumer %s of a Step that hears no events", durable, extra={"stream": stream})
+
+    async def _ensure_stream(self, js: JetStream, stream: AppStream, adopt: str) -> None:
         """Once for all Steps of an app."""
         wanted = stream.model_dump_json()
         async with self._locks.setdefault(stream.name, asyncio.Lock()):
             if self._streams.get(stream.name) != wanted:
-                made = await admin.ensure_stream(js, stream)
+                made = await admin.ensure_stream(js, stream, adopt=adopt)
                 if made and stream.name in self._seen:
                     log.warning("The app's stream %s was gone and was made anew: what it held is lost", stream.name)
                 elif made:

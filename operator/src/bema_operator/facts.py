@@ -107,10 +107,13 @@ class Facts:
 
     @functools.cached_property
     def surplus(self) -> list[Object]:
-        """Live children that the Step does not ask for any more; of ConfigMaps, the newest few are kept."""
+        """Live children that the Step does not ask for any more; of ConfigMaps, the newest few are kept, and all of
+        them until a rollout has ended: the pods that still serve may need an old one to start again."""
         wanted = {identity(item) for item in self.wanted}
         extra = [child for child in self.children if identity(child) not in wanted]
         maps = sorted((child for child in extra if _is_config_map(child)), key=_age, reverse=True)
+        if self.rollout is not None and not self.rollout.is_done:
+            maps = []
         kept = CONFIG_MAPS_KEPT - 1 if wanted else 0
         return [child for child in extra if not _is_config_map(child)] + maps[kept:]
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from bema.contract import names
+from bema.contract.statuses import Reason
 from bema_operator import brokers, caches, decisions, facts, kinds, kube, metrics, ownership, plans, statuses
 from bema_operator.facts import Facts, Key, Object, Problem, Subject
 from bema_operator.manifests import parts
@@ -124,6 +125,12 @@ class Reconciler:
             self._namespaces[namespace] = found["metadata"]["uid"]
         return self._namespaces[namespace]
 
+    async def _adopted(self, namespace: str) -> str:
+        """The uid of the namespace before, where a person says on the namespace that its stream is to be taken over."""
+        found = await self._api.get(kinds.NAMESPACE, namespace)
+        uid: str = found["metadata"].get("annotations", {}).get(names.ANNOTATION_ADOPT_STREAM, "")
+        return uid
+
     def _is_patience_over(self, seen: Facts) -> bool:
         if seen.rollout is None or seen.rollout.is_done:
             self._unready.pop(seen.subject.key, None)
@@ -158,7 +165,10 @@ class Reconciler:
         *_, plan = self._plans[seen.subject.key]
         if plan.binding is None:
             raise NeverSettled(f"{seen.subject.key}: expected a Binding, found none")
-        subscription = await self._broker.ensure(seen.subject.key, plan.binding)
+        key = seen.subject.key
+        subscription = await self._broker.ensure(key, plan.binding)
+        if subscription.problem is not None and subscription.problem.reason is Reason.APP_STREAM_OWNED:
+            subscription = await self._broker.ensure(key, plan.binding, adopt=await self._adopted(key.namespace))
         return seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, plan))
 
     async def _apply(self, seen: Facts) -> Facts:
@@ -231,6 +241,8 @@ class Reconciler:
         return seen.with_(pods=await self._api.list(kinds.POD, key.namespace, labelSelector=selector))
 
     async def _report(self, seen: Facts) -> None:
+        if seen.is_noop:
+            await self._broker.release(seen.subject.key)
         wanted = statuses.status(seen, self._time())
         if not statuses.differs(wanted, seen.subject.status):
             return

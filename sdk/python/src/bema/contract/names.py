@@ -38,6 +38,7 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_PART_OF = "app.kubernetes.io/part-of"
 LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
 ANNOTATION_HASH = "bema.dev/hash"
+ANNOTATION_ADOPT_STREAM = "bema.dev/adopt-stream"
 
 ENV_JOB_NAME = "BEMA_JOB_NAME"
 ENV_NATS_URL = "BEMA_NATS_URL"

@@ -42,8 +42,9 @@ def check_server(js: JetStream) -> None:
         raise errors.BrokerTooOld(f"Bema needs nats-server {needed} or later, found {found}; upgrade the server")
 
 
-async def ensure_stream(js: JetStream, stream: AppStream) -> bool:
-    """Make an app's stream, or bring an existing one of the same owner up to date; whether it was made.
+async def ensure_stream(js: JetStream, stream: AppStream, *, adopt: str = "") -> bool:
+    """Make an app's stream, or bring an existing one of the same owner up to date; whether it was made. `adopt`: the
+    uid of a namespace of the same name, gone by now, whose stream is to be taken over.
 
     Raises `AppStreamOwned` when it belongs to somebody else: then nothing was changed.
     """
@@ -53,9 +54,11 @@ async def ensure_stream(js: JetStream, stream: AppStream) -> bool:
         await js.api(f"STREAM.CREATE.{stream.name}", _stream_config(stream))
         return True
     config = found["config"]
-    _check_owner(stream, config.get("metadata") or {})
+    metadata = config.get("metadata") or {}
+    adopts = bool(adopt) and metadata.get(names.METADATA_NAMESPACE_UID) == adopt
+    _check_owner(stream, {**metadata, names.METADATA_NAMESPACE_UID: _uid(stream)} if adopts else metadata)
     wanted = {**_stream_config(stream), "storage": config["storage"]}
-    if any(config.get(key) != value for key, value in wanted.items() if key != "metadata"):
+    if adopts or any(config.get(key) != value for key, value in wanted.items() if key != "metadata"):
         await js.api(f"STREAM.UPDATE.{stream.name}", {**config, **wanted})
     return False
 
@@ -65,8 +68,23 @@ def _check_owner(stream: AppStream, found: Mapping[str, str]) -> None:
         if found.get(key, "") != expected:
             raise errors.AppStreamOwned(
                 f"stream {stream.name} belongs to another owner: expected {key}={expected!r}, "
-                f"found {found.get(key, '')!r}; delete the stream, or use another namespace"
+                f"found {found.get(key, '')!r}; {_way_out(stream, key, found)}"
             )
+
+
+def _way_out(stream: AppStream, key: str, found: Mapping[str, str]) -> str:
+    namespace = stream.metadata.get(names.METADATA_NAMESPACE, "")
+    if key == names.METADATA_NAMESPACE_UID and found.get(key):
+        return (
+            "the namespace was deleted and made again; to take over all that the stream holds: "
+            f"kubectl annotate namespace {namespace} {names.ANNOTATION_ADOPT_STREAM}={found[key]}; "
+            "or delete the stream, or use another namespace"
+        )
+    return "delete the stream, or use another namespace"
+
+
+def _uid(stream: AppStream) -> str:
+    return stream.metadata.get(names.METADATA_NAMESPACE_UID, "")
 
 
 def _stream_config(stream: AppStream) -> dict[str, Any]:
