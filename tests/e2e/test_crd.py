@@ -76,7 +76,7 @@ def kept(cluster: Cluster) -> Iterator[Steps]:
     try:
         yield Steps(cluster)
     finally:
-        cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=true", seconds=90)
 
 
 def step(name: str = "refused", **spec: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from bema.ports import admin
 from tests.support import waits
 from tests.support.brokers import NatsServer
 from tests.support.proxies import Proxy
@@ -58,6 +59,30 @@ async def test_two_producers_may_use_the_same_id(start_app) -> None:
     await waits.until(both, "one run for each source", explain=app.explain)
     await app.wait_idle()
     assert await app.state("runs", "total") == 2
+
+
+FAILING = """
+config = {"triggers": [{"event": {"topics": ["a"]}}], "retry": {"maxAttempts": 3, "initialSeconds": 300}}
+async def handler(data, ctx):
+    ctx.logger.info("begun")
+    raise RuntimeError("again")
+"""
+
+
+async def test_an_attempt_whose_ack_was_cut_off_is_not_made_twice(start_app, proxy: Proxy) -> None:
+    """Its event comes again, but the next attempt is scheduled already."""
+    app = await start_app({"steps/failing_step.py": FAILING}, nats_url=proxy.url)
+    proxy.cut_at(b"+ACK", before=True)
+    await app.emit("a", {})
+    await waits.until(lambda: proxy.cuts == 1, "the cut", explain=app.explain)
+
+    async def settled() -> bool:
+        states = await admin.consumer_states(app.js, app.stream)
+        return states["failing"].backlog == 0
+
+    await waits.until(settled, "the event, delivered again, to be settled", timeout=25, explain=app.explain)
+    assert begun(app) == 1
+    assert len(await app.messages(f"{app.root}.timer.>")) == 1
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["the commit never arrived", "the commit was stored"])
@@ -167,8 +192,6 @@ async def test_a_handler_that_blocks_and_cannot_be_cancelled_ends_its_process(st
 
 
 async def _consumer(app):  # type: ignore[no-untyped-def]
-    from bema.ports import admin
-
     return (await admin.consumer_states(app.js, app.stream))["stuck"]
 
 

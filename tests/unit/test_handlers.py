@@ -114,6 +114,11 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
             f"{FILE}: name: expected a text, found 5",
             id="a name that is no text",
         ),
+        pytest.param(
+            CONFIG.replace("}\n", ', "name": ""}\n') + "def handler(data, ctx): ...",
+            f"{FILE}: name: expected a text, found ''",
+            id="an empty name",
+        ),
     ],
 )
 def test_what_is_no_step_file_is_refused_with_these_words(load: Load, text: str, message: str) -> None:
@@ -241,6 +246,16 @@ SCHEMA = {
             "from bema import Request\n" + API + "def handler(request: Request, ctx): ...",
             [{"api": {"method": "POST", "path": "/x", "maxBodyBytes": "1Mi"}}],
             id="none, for any body",
+        ),
+        pytest.param(
+            MODEL
+            + 'config = {"triggers": [{"api": {"path": "/x"}}, {"event": {"topics": ["a"]}}]}\n'
+            + "def handler(order: Order, ctx): ...",
+            [
+                {"api": {"method": "GET", "path": "/x", "maxBodyBytes": "1Mi"}},
+                {"event": {"topics": ["a"], "input": SCHEMA}},
+            ],
+            id="an event's beside an api, from the annotation",
         ),
         pytest.param(
             MODEL + API.replace('"/x"', '"/x", "query": Order') + "def handler(request, ctx): ...",
