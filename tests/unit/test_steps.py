@@ -337,14 +337,6 @@ NOT_SUPPORTED: dict[str, tuple[dict[str, Any], str]] = {
         config({"api": {"path": "/a", "auth": {}}}),
         "triggers[0].api.auth is not supported by this version",
     ),
-    "triggers[].api.condition": (
-        config({"api": {"path": "/a", "condition": {}}}),
-        "triggers[0].api.condition is not supported by this version",
-    ),
-    "triggers[].event.condition": (
-        config({"event": {"topics": ["a"], "condition": {}}}),
-        "triggers[0].event.condition is not supported by this version",
-    ),
     "triggers[].event.ordering": (
         config({"event": {"topics": ["a"], "ordering": {}}}),
         "triggers[0].event.ordering is not supported by this version",
@@ -352,10 +344,6 @@ NOT_SUPPORTED: dict[str, tuple[dict[str, Any], str]] = {
     "triggers[].event.batch": (
         config({"event": {"topics": ["a"], "batch": {}}}),
         "triggers[0].event.batch is not supported by this version",
-    ),
-    "triggers[].cron.condition": (
-        cron("@daily", condition={}),
-        "triggers[0].cron.condition is not supported by this version",
     ),
     "triggers[].state": (
         config({"state": {"group": "a"}}),
@@ -421,6 +409,7 @@ ACTED_ON = """
     triggers[].api.method triggers[].api.path triggers[].api.body triggers[].api.query triggers[].api.responses{}
     triggers[].api.maxBodyBytes triggers[].event.topics[] triggers[].event.input triggers[].cron.schedule
     triggers[].cron.timeZone triggers[].cron.overlap triggers[].cron.startingDeadlineSeconds
+    triggers[].api.condition triggers[].event.condition triggers[].cron.condition
     code.entrypoint code.inline{} code.image
     retry.maxAttempts retry.backoff retry.initialSeconds retry.maxSeconds retry.jitter
     timeoutSeconds concurrency maxInFlight scaling.maxReplicas replicas deliverFrom suspend

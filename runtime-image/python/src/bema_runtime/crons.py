@@ -75,6 +75,10 @@ async def run_to_end(engine: Engine, run: Run) -> RunOutcome:
         return ended
     while True:
         end, result = await engine.execute(run)
+        if end.outcome is Outcome.SKIPPED:
+            run.unit.metrics.runs[Kind.CRON, "skipped"] += 1
+            log.info("The run was skipped: its condition does not hold", extra=run.log_fields)
+            return RunOutcome.OK
         failure = _failure(end, result)
         if failure is not None and run.given_up:
             log.warning("The run was stopped: %s", failure.message, extra=run.log_fields)

@@ -19,17 +19,19 @@ import uvloop
 
 from bema import authoring, handlers
 from bema.contract import errors, triggers
-from bema.contract.bindings import Binding, BoundApi, BoundEvent
+from bema.contract.bindings import Binding, BoundApi, BoundCron, BoundEvent
 from bema.contract.frames import Cancel, End, Failure, Invoke, Outcome, Peer
 from bema.contract.triggers import Kind, Method
-from bema_runtime import payloads, responses
+from bema_runtime import conditions, payloads, responses
 from bema_runtime.buffers import Buffer
+from bema_runtime.conditions import Condition
 from bema_runtime.contexts import AsyncContext, SyncContext
 from bema_runtime.mailboxes import Mailbox
 
 log = logging.getLogger(__name__)
 
 MAX_THREADS = 256
+Bound = BoundEvent | BoundApi | BoundCron
 _OWN_FILES = (str(Path(__file__).parent), futures.__path__[0])
 
 
@@ -46,6 +48,8 @@ class _Entry:
     queries: dict[int, Callable[[Sequence[tuple[str, str]]], Any]]
     topics: dict[str, Callable[[Any], None] | None]
     """Declared topics, each with the check of its schema, if it has one."""
+    conditions: dict[int, Condition]
+    """When to run, by the trigger's place; always where there is none."""
 
 
 @dataclass(slots=True)
@@ -137,21 +141,31 @@ class PythonInvoker:
         entry, buffer = execution.entry, execution.buffer
         value = _input(entry, invoke)
         app = entry.binding.app
+        condition = entry.conditions.get(invoke.trigger)
+        context: AsyncContext | SyncContext
         if entry.is_async:
-            context: Any = AsyncContext(app, invoke, buffer, self._peer)
+            context = AsyncContext(app, invoke, buffer, self._peer)
             context.given(value)
+            if condition is not None and not await condition.holds(invoke.data, value, context):
+                end.outcome = Outcome.SKIPPED
+                return
             result = await entry.function(*(value, context)[: entry.handler.takes])
         else:
             context = SyncContext(app, invoke, buffer, self._peer, self._loop)
             context.given(value)
-            arguments = (value, context)[: entry.handler.takes]
-            result = await asyncio.shield(self._loop.run_in_executor(self._pool, _call, entry.function, arguments))
+            if condition is not None and not await self._in_pool(condition.holds_now, invoke.data, value, context):
+                end.outcome = Outcome.SKIPPED
+                return
+            result = await self._in_pool(entry.function, *(value, context)[: entry.handler.takes])
         if result is not None:
             _check_done(result)
         if invoke.kind is Kind.API:
             end.response = responses.encode(result)
         buffer.closed = buffer.closed or "the handler has returned"
         end.effects = buffer.effects()
+
+    async def _in_pool(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.shield(self._loop.run_in_executor(self._pool, _call, function, arguments))
 
     def _send(self, end: End) -> None:
         """Results of one turn of the loop travel together."""
@@ -202,6 +216,11 @@ def _load(binding: Binding) -> _Entry:
             api.trigger: responses.query_reader(_written(handler, api, "query"), api.query) for api in binding.apis
         },
         topics={emit.topic: payloads.checker(emit.schema_) if emit.schema_ else None for emit in binding.emits},
+        conditions={
+            bound.trigger: conditions.of(bound.condition, _member(handler, bound).get("condition"))
+            for bound in _bounds(binding)
+            if bound.condition is not None
+        },
     )
 
 
@@ -218,24 +237,38 @@ def _decoders(binding: Binding, handler: handlers.Handler) -> dict[int, payloads
     return decoders
 
 
-def _written(handler: handlers.Handler, bound: BoundEvent | BoundApi, key: str) -> Any:
-    """The model that the author put into the config in place of a schema, or None. The Binding is what counts: its
-    triggers may have been edited since, so that another place of the config, or none, is meant."""
+def _bounds(binding: Binding) -> list[Bound]:
+    return [*binding.events, *binding.apis, *binding.crons]
+
+
+def _written(handler: handlers.Handler, bound: Bound, key: str) -> Any:
+    """The model that the author put into the config in place of a schema, or None."""
+    found = _member(handler, bound).get(key)
+    return found if handlers.is_model(found) else None
+
+
+def _member(handler: handlers.Handler, bound: Bound) -> Mapping[str, Any]:
+    """What the config says of a trigger; empty when it does not know it. The Binding is what counts: its triggers may
+    have been edited since, so that another place of the config, or none, is meant."""
     for trigger in handler.config.get("triggers") or ():
-        member = (
-            trigger.get("event" if isinstance(bound, BoundEvent) else "api") if isinstance(trigger, Mapping) else None
-        )
+        member = trigger.get(_KINDS[type(bound)]) if isinstance(trigger, Mapping) else None
         if isinstance(member, Mapping) and _is_same(member, bound):
-            found = member.get(key)
-            return found if handlers.is_model(found) else None
-    return None
+            return member
+    return {}
 
 
-def _is_same(member: Mapping[str, Any], bound: BoundEvent | BoundApi) -> bool:
-    if isinstance(bound, BoundEvent):
-        return list(member.get("topics") or ()) == bound.topics
-    written = str(member.get("method", Method.GET)), triggers.normal_path(str(member.get("path")))
-    return written == (bound.method.value, bound.path)
+_KINDS: dict[type[Any], Kind] = {BoundEvent: Kind.EVENT, BoundApi: Kind.API, BoundCron: Kind.CRON}
+
+
+def _is_same(member: Mapping[str, Any], bound: Bound) -> bool:
+    match bound:
+        case BoundEvent(topics=topics):
+            return list(member.get("topics") or ()) == topics
+        case BoundCron(schedule=schedule):
+            return bool(member.get("schedule") == schedule)
+        case BoundApi(method=method, path=path):
+            written = str(member.get("method", Method.GET)), triggers.normal_path(str(member.get("path")))
+            return written == (method.value, path)
 
 
 def _input(entry: _Entry, invoke: Invoke) -> Any:

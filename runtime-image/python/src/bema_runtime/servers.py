@@ -238,6 +238,10 @@ def _answer(run: Run, end: End, result: Result | None) -> Response:
     match end.outcome:
         case Outcome.OK:
             return _committed(run, end, result)
+        case Outcome.SKIPPED:
+            _count(run, "skipped")
+            detail = "the request is not one that this endpoint acts on"
+            return problem(422, "Condition not met", detail=detail, trace=run.trace_id)
         case Outcome.INVALID | Outcome.FAILED:
             return _failed(run, end.failure or frames.Failure("Error", ""))
         case Outcome.CANCELLED if run.cancelled or run.given_up:

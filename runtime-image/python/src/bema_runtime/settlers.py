@@ -74,9 +74,9 @@ class Settler:
         """Handlers have returned, or failed."""
         acks: list[bytes] = []
         for run, end in ends:
-            if end.outcome is Outcome.OK and not end.effects:
+            if end.outcome is Outcome.SKIPPED or (end.outcome is Outcome.OK and not end.effects):
                 acks.append(self._hands.answer(run, ACK))
-                self._hands.forget(run, "ok")
+                self._hands.forget(run, end.outcome)
             elif end.outcome is Outcome.OK:
                 self.committer.submit(Commit(run, RunOutcome.OK, end.effects))
             else:

@@ -24,6 +24,9 @@ from bema import authoring
 from bema.contract import errors, names
 from bema.contract.steps import StepSpec, parse_spec
 
+FUNCTION = "decided by a function in the Step's code"
+"""In a schema's comment: stands for a condition that is a function."""
+
 _SUFFIXES = ("_step.py", ".step.py")
 
 
@@ -231,7 +234,9 @@ def _plain_trigger(handler: Handler, trigger: Any) -> Any:
         return trigger
     plain = {}
     for kind, member in trigger.items():
-        member = _plain_schemas(handler, member, ("input", "body", "query"))
+        member = _plain_schemas(handler, member, ("input", "body", "query", "condition"))
+        if isinstance(member, dict) and callable(member.get("condition")):
+            member["condition"] = {"$comment": FUNCTION}
         if isinstance(member, dict) and isinstance(responses := member.get("responses"), Mapping):
             member["responses"] = _plain_schemas(handler, responses, tuple(responses))
         schema = {"event": "input", "api": "body"}.get(kind)

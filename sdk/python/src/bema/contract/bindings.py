@@ -107,12 +107,14 @@ class BoundApi(Model):
     body: JsonSchema | None = None
     query: JsonSchema | None = None
     max_body_bytes: int
+    condition: JsonSchema | None = None
 
 
 class BoundEvent(Model):
     trigger: int
     topics: list[str]
     input: JsonSchema | None = None
+    condition: JsonSchema | None = None
 
 
 class BoundCron(Model):
@@ -121,6 +123,7 @@ class BoundCron(Model):
     time_zone: str
     overlap: Overlap
     starting_deadline_seconds: int | None = None
+    condition: JsonSchema | None = None
 
 
 class BoundEmit(Model):
@@ -227,15 +230,16 @@ def bind(step: Step, owner: Owner, installation: Installation) -> Binding:
         ),
         apis=[_api(number, trigger.api) for number, trigger in numbered if trigger.api],
         events=[
-            BoundEvent(trigger=number, topics=trigger.event.topics, input=trigger.event.input)
+            BoundEvent(
+                trigger=number,
+                topics=trigger.event.topics,
+                input=trigger.event.input,
+                condition=trigger.event.condition,
+            )
             for number, trigger in numbered
             if trigger.event
         ],
-        crons=[
-            BoundCron(trigger=number, **trigger.cron.model_dump(exclude={"condition"}))
-            for number, trigger in numbered
-            if trigger.cron
-        ],
+        crons=[BoundCron(trigger=number, **trigger.cron.model_dump()) for number, trigger in numbered if trigger.cron],
         emits=[BoundEmit(topic=emit.topic, schema_=emit.schema_) for emit in spec.emits],
         partitions=PARTITIONS,
         retry=spec.retry,
@@ -257,6 +261,7 @@ def _api(number: int, api: triggers.ApiTrigger) -> BoundApi:
         body=api.body,
         query=api.query,
         max_body_bytes=quantities.parse(api.max_body_bytes),
+        condition=api.condition,
     )
 
 

@@ -24,6 +24,8 @@ class Outcome(StrEnum):
     OK = "ok"
     INVALID = "invalid"
     """The input is not what the Step's schema says; the handler did not run."""
+    SKIPPED = "skipped"
+    """The trigger's condition says that this is not for the Step; the handler did not run."""
     FAILED = "failed"
     CANCELLED = "cancelled"
     """The runtime asked for it: a timeout, a drain."""

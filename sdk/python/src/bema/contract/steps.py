@@ -286,7 +286,7 @@ def _unsupported(spec: StepSpec) -> Iterator[str]:
         if trigger.kind in (Kind.STATE, Kind.STREAM):
             yield f"{where}: a {trigger.kind} trigger {later}"
             continue
-        for field in ("condition", "ordering", "batch", "auth"):
+        for field in ("ordering", "batch", "auth"):
             if getattr(trigger.member, field, None) is not None:
                 yield f"{where}.{field} {later}"
     if spec.crons and len(spec.triggers) > 1:

@@ -103,7 +103,7 @@ class ApiTrigger(Model):
     auth: JsonSchema | None = None
     """Who may call. Not acted on by this version."""
     condition: JsonSchema | None = None
-    """When to run. Not acted on by this version."""
+    """When to run: a JSON Schema that the body has to fit; in Python also a function of input and context."""
 
 
 class Ordering(Model):
@@ -129,7 +129,7 @@ class EventTrigger(Model):
     input: JsonSchema | None = None
     """JSON Schema of the event's data."""
     condition: JsonSchema | None = None
-    """When to run. Not acted on by this version."""
+    """When to run: a JSON Schema that the data has to fit; in Python also a function of input and context."""
     ordering: Ordering | None = None
     """In order per key. Not acted on by this version."""
     batch: Batch | None = None
@@ -155,7 +155,7 @@ class CronTrigger(Model):
     starting_deadline_seconds: Annotated[int, Field(ge=10, le=86_400 * 30)] | None = None
     """How late a tick may still start, in seconds."""
     condition: JsonSchema | None = None
-    """When to run. Not acted on by this version."""
+    """When to run: in Python, a function of the handler's input and context."""
 
 
 class StateTrigger(Model):

@@ -1,0 +1,52 @@
+"""Conditions on triggers: whether what fired is for the Step at all."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+from bema.contract import errors
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A function of the input and the context, or a schema that the data has to fit."""
+
+    function: Callable[..., Any] | None
+    takes: int
+    schema: jsonschema_rs.Draft202012Validator | None
+
+    async def holds(self, data: bytes, value: Any, context: Any) -> bool:
+        """For a handler that is `async def`; the function may be one too."""
+        if self.function is None:
+            return self._fits(data)
+        result = self.function(*(value, context)[: self.takes])
+        return bool(await result if inspect.isawaitable(result) else result)
+
+    def holds_now(self, data: bytes, value: Any, context: Any) -> bool:
+        """For a handler that is a plain function."""
+        if self.function is None:
+            return self._fits(data)
+        result = self.function(*(value, context)[: self.takes])
+        if inspect.iscoroutine(result):
+            result.close()
+            raise errors.NonRetryable(
+                "expected a plain function for the condition of a plain handler, found a coroutine"
+            )
+        return bool(result)
+
+    def _fits(self, data: bytes) -> bool:
+        return self.schema is None or self.schema.is_valid(orjson.loads(data) if data else None)
+
+
+def of(schema: Mapping[str, Any], written: Any) -> Condition:
+    """The condition of a trigger: the function that its author wrote, else the schema of the Binding."""
+    if not callable(written):
+        return Condition(None, 0, jsonschema_rs.Draft202012Validator(dict(schema)))
+    parameters = inspect.signature(written).parameters.values()
+    return Condition(written, sum(item.kind is not item.KEYWORD_ONLY for item in parameters), None)
