@@ -211,6 +211,7 @@ NAMES: tuple[Case, ...] = (
     _call("the same event's run in another Step", "run_of_event", step="ship", source="/shop", event_id="o1"),
     _call("the same id from another source", "run_of_event", step="charge", source="/other", event_id="o1"),
     _call("parts of an id do not run into each other", "run_of_event", step="charge", source="", event_id="/shopo1"),
+    _call("the run of a batch", "run_of_batch", step="count", runs=["r1", "r2"]),
     _call("a tick's run", "run_of_tick", step="report", nominal=1_767_225_600),
     _call("the run of a Job that somebody started", "run_of_job", step="report", job="report-by-hand"),
     _call(

@@ -115,6 +115,14 @@ REFUSED = [
         ],
         id="a name that no Service can have",
     ),
+    pytest.param(
+        triggered({"event": {"topics": ["a"], "batch": {}}}, {"event": {"topics": ["b"]}}),
+        [
+            "spec.triggers: Invalid value: expected a trigger with a batch to be the only one of its Step, because its "
+            "handler takes a list"
+        ],
+        id="a batch beside another trigger",
+    ),
     pytest.param(triggered({"event": None}), [f"spec.triggers[0]: {ONE_MEMBER}"], id="a null for a member"),
     *(
         pytest.param(

@@ -47,7 +47,7 @@ def events(names: list[str]) -> Strategy:
         input=opaque,
         condition=opaque,
         ordering=st.just({}),
-        batch=some({}, size=st.integers(1, 1000), timeoutSeconds=seconds),
+        batch=some({}, size=st.integers(1, 400), timeoutSeconds=seconds),
     )
 
 
@@ -75,10 +75,13 @@ def triggers(draw: st.DrawFn, *, least: int = 1) -> list[dict[str, Any]]:
     kinds = draw(st.lists(st.sampled_from(["api", "event", "cron", "state", "stream"]), min_size=least, max_size=3))
     heard = draw(unique(topics, least=2 * len(kinds), most=2 * len(kinds)))
     makers = {"api": apis, "cron": crons, "state": states, "stream": streams}
-    return [
+    drawn = [
         {kind: draw(events(heard[2 * n : 2 * n + 2]) if kind == "event" else makers[kind]())}
         for n, kind in enumerate(kinds)
     ]
+    # A trigger with a batch is the only one of its Step
+    gathered = [trigger for trigger in drawn if "batch" in trigger.get("event", {})]
+    return gathered[:1] or drawn
 
 
 def codes() -> Strategy:

@@ -291,6 +291,13 @@ def test_topics_by_name_alone_are_objects_once_parsed() -> None:
     assert spec.dump()["emits"] == [{"topic": "a"}, {"topic": "b", "description": "c"}]
 
 
+def test_a_batch_is_the_only_trigger_of_its_step() -> None:
+    batch = {"event": {"topics": ["clicks"], "batch": {}}}
+    assert steps.parse_spec(config(batch), where="a_step.py").events[0].batch is not None
+    with pytest.raises(errors.StepInvalid, match="expected a trigger with a batch to be the only one of its Step"):
+        steps.parse_spec(config(batch, EVENT), where="a_step.py")
+
+
 def test_a_step_that_answers_requests_has_a_services_name() -> None:
     spec = steps.parse_spec(config({"api": {"path": "/a"}}), where="2fa_step.py")
     with pytest.raises(
@@ -340,10 +347,6 @@ NOT_SUPPORTED: dict[str, tuple[dict[str, Any], str]] = {
     "triggers[].event.ordering": (
         config({"event": {"topics": ["a"], "ordering": {}}}),
         "triggers[0].event.ordering is not supported by this version",
-    ),
-    "triggers[].event.batch": (
-        config({"event": {"topics": ["a"], "batch": {}}}),
-        "triggers[0].event.batch is not supported by this version",
     ),
     "triggers[].state": (
         config({"state": {"group": "a"}}),
@@ -410,6 +413,7 @@ ACTED_ON = """
     triggers[].api.maxBodyBytes triggers[].event.topics[] triggers[].event.input triggers[].cron.schedule
     triggers[].cron.timeZone triggers[].cron.overlap triggers[].cron.startingDeadlineSeconds
     triggers[].api.condition triggers[].event.condition triggers[].cron.condition
+    triggers[].event.batch.size triggers[].event.batch.timeoutSeconds
     code.entrypoint code.inline{} code.image
     retry.maxAttempts retry.backoff retry.initialSeconds retry.maxSeconds retry.jitter
     timeoutSeconds concurrency maxInFlight scaling.maxReplicas replicas deliverFrom suspend

@@ -36,7 +36,7 @@ Found = Mapping[str, Stored]
 def messages(commit: Commit, found: Found, *, now: float) -> list[Outgoing]:
     """The batch as of now. `found` holds the last message of each subject in `commit.needs`. Raises `EffectRefused`
     for a change that does not fit what was found."""
-    batch = [commits.marker(commit.run, commit.outcome, now)]
+    batch = [commits.marker(run, commit.outcome, now) for run in commit.run.members]
     for effect in commit.effects:
         if isinstance(effect, EmitEvent) and effect.id is None and effect.at is None:
             batch.append(_event(commit.run, effect, now))

@@ -68,7 +68,7 @@ class Commit:
 
     def __post_init__(self) -> None:
         root = self.run.binding.root
-        self.subjects, self.needs = {marker_subject(self.run)}, set()
+        self.subjects, self.needs = {marker_subject(run) for run in self.run.members}, set()
         for effect in self.effects:
             match effect:
                 case EmitEvent(id=None, at=None):
@@ -98,7 +98,7 @@ class Commit:
     @property
     def messages(self) -> int:
         """Messages, at most."""
-        return 1 + len(self.effects) * 2 + len(self.extra)
+        return len(self.run.members) + len(self.effects) * 2 + len(self.extra)
 
 
 def marker_subject(run: Run) -> str:

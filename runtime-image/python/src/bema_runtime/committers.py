@@ -22,6 +22,7 @@ from bema.ports.jetstream import JetStream, Outgoing, Stored
 from bema_runtime import batches, commits
 from bema_runtime.commits import Commit
 from bema_runtime.metrics import Metrics
+from bema_runtime.runs import Run
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,14 @@ class Abandoned:
     """Whether it was written is unknown; the process is going away and somebody else will find out."""
 
 
-Result = Committed | Conflicted | Unfit | Abandoned
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """Nothing was written: some runs of a batch have their end already."""
+
+    runs: tuple[Run, ...]
+
+
+Result = Committed | Overtaken | Conflicted | Unfit | Abandoned
 
 
 class Settle(Protocol):
@@ -186,16 +194,25 @@ class Committer:
             try:
                 moved = await self._moved(commit)
                 taken = await self._taken(commit)
-                if await self._js.get_last(self._stream, commits.marker_subject(commit.run)) is not None:
-                    return Committed()
+                ended = await self._ended(commit)
             except errors.BrokerError as unanswered:
                 log.debug("The leader did not answer (%s); asking again", unanswered)
                 await asyncio.sleep(random.uniform(0.05, 0.2))
                 continue
+            if len(ended) == len(commit.run.members):
+                return Committed()
+            if ended:
+                return Overtaken(ended)
             if moved:
                 return Conflicted(moved)
             self._drop(commit, taken)
             return None
+
+    async def _ended(self, commit: Commit) -> tuple[Run, ...]:
+        """The commit's runs that have an end."""
+        markers = {commits.marker_subject(run): run for run in commit.run.members}
+        found = await self._last(markers)
+        return tuple(run for subject, run in markers.items() if subject in found)
 
     async def _moved(self, commit: Commit) -> tuple[Key, ...]:
         """The keys that the run read and wrote, and that somebody else wrote since."""

@@ -19,6 +19,7 @@ from bema.contract import errors, names, operations
 from bema.contract.frames import Call, Invoke, Peer
 from bema_runtime import outboxes
 from bema_runtime.buffers import Buffer, Entry
+from bema_runtime.handfuls import Batch
 from bema_runtime.logs import BoundLogger
 from bema_runtime.outboxes import Emission
 from bema_runtime.reads import Page
@@ -178,6 +179,17 @@ class _Base:
         self.app = app
         self._log: BoundLogger | None = None
         self._input: Any = None
+        self.batch: Batch | None = None
+
+    @property
+    def items(self) -> Sequence[authoring.BatchItem]:
+        return self.batch.items if self.batch is not None else ()
+
+    def fail(self, item: int, error: BaseException | str) -> None:
+        if self.batch is None:
+            raise errors.BatchInvalid(f"{self.step}: expected a trigger with a batch, found one without; raise instead")
+        self._buffer.check_open()
+        self.batch.fail(item, error)
 
     def given(self, value: Any) -> None:
         """The input that the handler gets beside this context."""

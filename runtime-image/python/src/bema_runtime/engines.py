@@ -30,6 +30,7 @@ from bema.ports.pulls import Pull
 from bema_runtime import arrivals, commits, traces
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Conflicted, Result
+from bema_runtime.gatherers import Gatherer
 from bema_runtime.hands import ACK, NAK, Hands
 from bema_runtime.lanes import Lanes
 from bema_runtime.mailboxes import Mailbox
@@ -77,6 +78,7 @@ class Engine:
         self._numbers = itertools.count(1)
         self._running: dict[int, Run] = {}
         self._pulls: dict[str, Pull] = {}
+        self._gatherers: list[Gatherer] = []
         self._stream_created = ""
         self._draining = False
         self._ends: Mailbox[End] = Mailbox(self._loop, self._ended)
@@ -106,10 +108,14 @@ class Engine:
                 self._connection,
                 stream=self._stream,
                 durable=consumer.durable,
-                capacity=unit.binding.concurrency,
+                capacity=unit.binding.in_hand,
                 deliver=lambda burst, unit=unit: self._delivered(unit, burst),  # type: ignore[misc]
             )
             unit.release = pull.done
+            if unit.binding.batch is not None:
+                gatherer = Gatherer(unit, self._invoke)
+                unit.gather = gatherer.add
+                self._gatherers.append(gatherer)
             self._pulls[unit.binding.step] = pull
             await pull.start()
         self.ready = True
@@ -148,6 +154,8 @@ class Engine:
         """Take no more events; what arrives all the same is given back. At most `seconds`: a broker that does not
         answer would keep this process for longer than it has."""
         self._draining = True
+        for gatherer in self._gatherers:
+            gatherer.flush()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(pull.stop() for pull in self._pulls.values())), max(1.0, seconds))
 
@@ -209,7 +217,10 @@ class Engine:
             if not self._hands.take(run):
                 continue
             if delivery.delivered == 1 and not run.retried and len(run.data) <= largest:
-                ready.append(self._invocation(run))
+                if unit.gather is not None:
+                    unit.gather(run)
+                else:
+                    ready.append(self._invocation(run))
             else:
                 self._settler.begin(run, self._resume(run))
         if ready:
@@ -231,7 +242,10 @@ class Engine:
             text = f"delivered {delivery.delivered} times without an end"
             self._settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
             return
-        self._invoke(run)
+        if run.unit.gather is not None:
+            run.unit.gather(run)
+        else:
+            self._invoke(run)
 
     async def _has_moved_on(self, run: Run) -> bool:
         root, step = run.binding.root, run.binding.step
@@ -275,6 +289,7 @@ class Engine:
             deadline=run.deadline,
             scheduled_at=run.scheduled_at,
             request=run.request,
+            items=[_item(item) for item in run.items],
         )
 
     def _invoke(self, run: Run) -> None:
@@ -387,6 +402,13 @@ class Engine:
             # A read that the handler did not wait for may have got a turn that nobody would ever give back
             if call.invocation not in self._running:
                 self._lanes.leave(run)
+
+
+def _item(run: Run) -> frames.Item:
+    if run.event is None:
+        raise AssertionError("only events are gathered")
+    event = run.event
+    return frames.Item(run.id, run.attempt, run.data, event.topic, event.id, event.key, event.headers, run.trace_id)
 
 
 def _headers_of(run: Run) -> Mapping[str, str]:

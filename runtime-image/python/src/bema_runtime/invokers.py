@@ -20,12 +20,13 @@ import uvloop
 from bema import authoring, handlers
 from bema.contract import errors, triggers
 from bema.contract.bindings import Binding, BoundApi, BoundCron, BoundEvent
-from bema.contract.frames import Cancel, End, Failure, Invoke, Outcome, Peer
+from bema.contract.frames import Cancel, End, Failure, Invoke, ItemEnd, Outcome, Peer
 from bema.contract.triggers import Kind, Method
 from bema_runtime import conditions, payloads, responses
 from bema_runtime.buffers import Buffer
 from bema_runtime.conditions import Condition
 from bema_runtime.contexts import AsyncContext, SyncContext
+from bema_runtime.handfuls import Batch
 from bema_runtime.mailboxes import Mailbox
 
 log = logging.getLogger(__name__)
@@ -139,30 +140,66 @@ class PythonInvoker:
 
     async def _run(self, invoke: Invoke, execution: _Execution, end: End) -> None:
         entry, buffer = execution.entry, execution.buffer
-        value = _input(entry, invoke)
-        app = entry.binding.app
-        condition = entry.conditions.get(invoke.trigger)
-        context: AsyncContext | SyncContext
-        if entry.is_async:
-            context = AsyncContext(app, invoke, buffer, self._peer)
-            context.given(value)
-            if condition is not None and not await condition.holds(invoke.data, value, context):
-                end.outcome = Outcome.SKIPPED
+        context = self._context(entry, invoke, buffer)
+        if invoke.items:
+            batch = await self._batch(entry, invoke, context, end)
+            if not batch.values:
                 return
-            result = await entry.function(*(value, context)[: entry.handler.takes])
+            value: Any = batch.values
         else:
-            context = SyncContext(app, invoke, buffer, self._peer, self._loop)
+            batch = None
+            value = _input(entry, invoke)
             context.given(value)
-            if condition is not None and not await self._in_pool(condition.holds_now, invoke.data, value, context):
+            if not await self._holds(entry, invoke.trigger, invoke.data, value, context):
                 end.outcome = Outcome.SKIPPED
                 return
-            result = await self._in_pool(entry.function, *(value, context)[: entry.handler.takes])
+        arguments = (value, context)[: entry.handler.takes]
+        if entry.is_async:
+            result = await entry.function(*arguments)
+        else:
+            result = await self._in_pool(entry.function, *arguments)
+        if batch is not None:
+            end.items = batch.ends(failure_of)
         if result is not None:
             _check_done(result)
         if invoke.kind is Kind.API:
             end.response = responses.encode(result)
         buffer.closed = buffer.closed or "the handler has returned"
         end.effects = buffer.effects()
+
+    def _context(self, entry: _Entry, invoke: Invoke, buffer: Buffer) -> AsyncContext | SyncContext:
+        if entry.is_async:
+            return AsyncContext(entry.binding.app, invoke, buffer, self._peer)
+        return SyncContext(entry.binding.app, invoke, buffer, self._peer, self._loop)
+
+    async def _holds(self, entry: _Entry, trigger: int, data: bytes, value: Any, context: Any) -> bool:
+        """Whether the trigger's condition says that this is for the Step."""
+        condition = entry.conditions.get(trigger)
+        if condition is None:
+            return True
+        if entry.is_async:
+            return await condition.holds(data, value, context)
+        return bool(await self._in_pool(condition.holds_now, data, value, context))
+
+    async def _batch(self, entry: _Entry, invoke: Invoke, context: AsyncContext | SyncContext, end: End) -> Batch:
+        """The items of a batch that the handler gets. The others have their end in `end.items` already."""
+        batch = Batch()
+        decode = entry.decoders[invoke.trigger]
+        for place, item in enumerate(invoke.items):
+            try:
+                value = decode(item.data)
+                if await self._holds(entry, invoke.trigger, item.data, value, context):
+                    batch.add(place, item, value)
+                else:
+                    batch.left_out[place] = ItemEnd(Outcome.SKIPPED)
+            except payloads.InputInvalid as error:
+                batch.left_out[place] = ItemEnd(Outcome.INVALID, _invalid(error))
+            except Exception as error:  # noqa: BLE001 - a condition is user code: its item has failed, and no other
+                batch.left_out[place] = ItemEnd(Outcome.FAILED, failure_of(error))
+        context.given(batch.values)
+        context.batch = batch
+        end.items = batch.ends(failure_of)
+        return batch
 
     async def _in_pool(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.shield(self._loop.run_in_executor(self._pool, _call, function, arguments))
@@ -228,7 +265,8 @@ def _decoders(binding: Binding, handler: handlers.Handler) -> dict[int, payloads
     decoders: dict[int, payloads.Decode] = {}
     for event in binding.events:
         written = _written(handler, event, "input")
-        typed = handler.input_type if handlers.is_typed(handler.input_type) and not handler.takes_request else written
+        annotation = handlers.item_type(handler.input_type) if event.batch else handler.input_type
+        typed = annotation if handlers.is_typed(annotation) and not handler.takes_request else written
         decoders[event.trigger] = payloads.decoder(typed, event.input)
     for api in binding.apis:
         written = _written(handler, api, "body")

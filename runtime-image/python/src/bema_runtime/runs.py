@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ class Unit:
     """Runs in hand."""
     release: Callable[[int], None] = lambda count: None
     """Tell the pull that so many messages are no longer in hand."""
+    gather: Callable[[Run], None] | None = None
+    """Take an event for the next batch; None for a Step that takes them one by one."""
 
     @classmethod
     def of(cls, binding: Binding, metrics: StepMetrics) -> Unit:
@@ -97,6 +99,8 @@ class Run:
     cancelled: bool = False
     given_up: bool = False
     """Whether nobody waits for its result any more."""
+    items: Sequence[Run] = ()
+    """Of a batch: the runs that it executes together."""
     waiter: asyncio.Future[Any] | None = None
     """Set where somebody waits for the end of the execution instead of leaving it to the engine."""
 
@@ -109,6 +113,11 @@ class Run:
         again = [twin for twin in self.twins if twin.sequence == delivery.sequence]
         self.twins = (*(twin for twin in self.twins if twin not in again), delivery)
         return bool(again)
+
+    @property
+    def members(self) -> Sequence[Run]:
+        """The runs whose ends this one brings about: those of a batch, else itself."""
+        return self.items or (self,)
 
     @property
     def place(self) -> tuple[str, str, int]:

@@ -27,7 +27,7 @@ from bema.contract.bindings import BoundApi, Listen
 from bema.contract.frames import End, Outcome
 from bema.contract.triggers import Kind
 from bema_runtime import traces
-from bema_runtime.committers import Abandoned, Committed, Conflicted, Result, Unfit
+from bema_runtime.committers import Abandoned, Committed, Conflicted, Overtaken, Result, Unfit
 from bema_runtime.engines import Engine
 from bema_runtime.metrics import Metrics
 from bema_runtime.runs import Run, Unit
@@ -255,7 +255,7 @@ def _answer(run: Run, end: End, result: Result | None) -> Response:
 
 def _committed(run: Run, end: End, result: Result | None) -> Response:
     match result:
-        case None | Committed():
+        case None | Committed() | Overtaken():
             _count(run, "ok")
             answer = end.response or frames.HttpResponse(204, (), b"")
             response = Response(answer.body, status_code=answer.status)

@@ -21,7 +21,7 @@ from bema.ports.connections import Connection
 from bema.ports.jetstream import JetStream, Outgoing
 from bema_runtime import commits, traces
 from bema_runtime.commits import Commit, RunOutcome
-from bema_runtime.committers import Abandoned, Committed, Committer, Conflicted, Result, Unfit
+from bema_runtime.committers import Abandoned, Committed, Committer, Conflicted, Overtaken, Result, Unfit
 from bema_runtime.hands import ACK, Hands
 from bema_runtime.lanes import Lanes
 from bema_runtime.metrics import Metrics
@@ -64,7 +64,8 @@ class Settler:
             await work
         except Exception:
             log.exception("A run could not be settled; its event will be delivered again", extra=run.log_fields)
-            self._hands.forget(run, None)
+            for member in run.members:
+                self._hands.forget(member, None)
 
     def _write(self, acks: Sequence[bytes]) -> None:
         if acks:
@@ -74,14 +75,34 @@ class Settler:
         """Handlers have returned, or failed."""
         acks: list[bytes] = []
         for run, end in ends:
+            if run.items and end.items and not self._has_left(run, end, acks):
+                continue
             if end.outcome is Outcome.SKIPPED or (end.outcome is Outcome.OK and not end.effects):
-                acks.append(self._hands.answer(run, ACK))
-                self._hands.forget(run, end.outcome)
+                self._done(run, end.outcome, acks)
             elif end.outcome is Outcome.OK:
                 self.committer.submit(Commit(run, RunOutcome.OK, end.effects))
             else:
-                self.begin(run, self._failed(run, end))
+                for member in run.members:
+                    self.begin(member, self._failed(member, end))
         self._write(acks)
+
+    def _has_left(self, batch: Run, end: End, acks: list[bytes]) -> bool:
+        """Let those items of a batch go their own way that did not end as it did; whether there are others."""
+        for place, own in end.items.items():
+            item = batch.items[place]
+            if own.outcome is Outcome.SKIPPED:
+                self._done(item, own.outcome, acks)
+            else:
+                self.begin(item, self._failed(item, End(end.invocation, own.outcome, failure=own.failure)))
+        batch.items = [item for place, item in enumerate(batch.items) if place not in end.items]
+        if end.effects and not batch.items:
+            log.warning("Every item of the batch failed: what it asked for is dropped", extra=batch.log_fields)
+        return bool(batch.items)
+
+    def _done(self, run: Run, outcome: str, acks: list[bytes]) -> None:
+        for member in run.members:
+            acks.append(self._hands.answer(member, ACK))
+            self._hands.forget(member, outcome)
 
     def _committed(self, results: Sequence[tuple[Commit, Result]]) -> None:
         acks: list[bytes] = []
@@ -94,19 +115,29 @@ class Settler:
                 continue
             match result:
                 case Committed():
-                    acks.append(self._hands.answer(run, ACK))
-                    self._hands.forget(run, commit.outcome)
+                    self._done(run, commit.outcome, acks)
+                case Overtaken(runs=runs):
+                    self._overtaken(run, runs, acks)
                 case Conflicted():
                     self.note_conflict(run, result)
                     self.begin(run, self._again(run))
                 case Unfit(reason=reason) if commit.outcome is RunOutcome.OK:
-                    self.begin(run, self._failed(run, _unfit(run, reason)))
+                    for member in run.members:
+                        self.begin(member, self._failed(member, _unfit(run, reason)))
                 case Unfit(reason=reason):
                     log.error("The dead letter cannot be written: %s", reason, extra=run.log_fields)
                     self._hands.forget(run, None)
                 case Abandoned():
-                    self._hands.forget(run, None)
+                    for member in run.members:
+                        self._hands.forget(member, None)
         self._write(acks)
+
+    def _overtaken(self, batch: Run, ended: Sequence[Run], acks: list[bytes]) -> None:
+        """Some items of a batch have ended elsewhere, and nothing was written: execute the others again."""
+        for item in ended:
+            self._done(item, "overtaken", acks)
+        batch.items = [item for item in batch.items if item not in ended]
+        self.begin(batch, self._again(batch))
 
     def note_conflict(self, run: Run, conflict: Conflicted) -> None:
         run.conflicts += 1
@@ -121,7 +152,8 @@ class Settler:
             self._invoke(run)
         else:
             # Too many conflicts in a row: step aside for up to a second. Not an attempt
-            await self._schedule(run, seconds=random.uniform(0.2, 1), attempt=run.attempt)
+            for member in run.members:
+                await self._schedule(member, seconds=random.uniform(0.2, 1), attempt=member.attempt)
 
     async def _failed(self, run: Run, end: End) -> None:
         """An attempt of an event's run that did not succeed."""

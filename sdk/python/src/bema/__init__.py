@@ -1,6 +1,7 @@
 """Bema: a backend as Steps on Kubernetes. This is what step files import."""
 
 from bema.authoring import (
+    BatchItem,
     Context,
     HttpError,
     NonRetryable,
@@ -24,6 +25,7 @@ from bema.authoring import (
 )
 
 __all__ = [
+    "BatchItem",
     "Context",
     "HttpError",
     "NonRetryable",

@@ -16,6 +16,7 @@ from bema.contract.errors import HttpError, NonRetryable, RetryAfter, RevisionCo
 from bema.contract.triggers import Kind
 
 __all__ = [
+    "BatchItem",
     "Context",
     "HttpError",
     "NonRetryable",
@@ -78,6 +79,19 @@ class TriggerInfo:
     """Its place in the Step's list."""
     topic: str | None = None
     """The topic, of an event."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchItem:
+    """Who an item of a batch is. Its data is at the same place of the handler's list."""
+
+    run_id: str
+    """Of the item alone: the same for every attempt, whatever else is in the batch."""
+    attempt: int
+    topic: str
+    event_id: str
+    key: str | None
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +274,17 @@ class _Common(Protocol):
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger with app, step, run, attempt and trace bound to it."""
+        ...
+
+    @property
+    def items(self) -> Sequence[BatchItem]:
+        """Of a batch: who the items of the handler's list are. Empty without a batch."""
+        ...
+
+    def fail(self, item: int, error: BaseException | str) -> None:
+        """Of a batch: the item at this place of the list has failed, alone. It is tried again by the retry policy, or
+        becomes a dead letter (`NonRetryable`, `RetryAfter` and the like count); what the handler asked for is committed
+        with the other items."""
         ...
 
 

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -195,6 +195,13 @@ def is_typed(annotation: Any) -> bool:
     )
 
 
+def item_type(annotation: Any) -> Any:
+    """What the items of a list are annotated as: the handler of a batch takes a list. `Any` where nothing says."""
+    if typing.get_origin(annotation) in (list, Sequence):
+        return typing.get_args(annotation)[0]
+    return Any
+
+
 def is_model(value: Any) -> bool:
     """Whether a value in a config is a type that stands for its schema."""
     return isinstance(value, type) and (
@@ -241,10 +248,22 @@ def _plain_trigger(handler: Handler, trigger: Any) -> Any:
             member["responses"] = _plain_schemas(handler, responses, tuple(responses))
         schema = {"event": "input", "api": "body"}.get(kind)
         wants = kind == "event" or (kind == "api" and handler.takes_request)
-        if schema and wants and isinstance(member, dict) and is_typed(handler.input_type):
-            member.setdefault(schema, json_schema(handler.input_type, where=f"{handler.file}: the handler's input"))
+        if schema and wants and isinstance(member, dict):
+            annotation = _batch_item(handler) if member.get("batch") is not None else handler.input_type
+            if is_typed(annotation):
+                member.setdefault(schema, json_schema(annotation, where=f"{handler.file}: the handler's input"))
         plain[kind] = member
     return plain
+
+
+def _batch_item(handler: Handler) -> Any:
+    """Raises `StepInvalid` for a handler whose annotation is no list."""
+    if is_typed(handler.input_type) and typing.get_origin(handler.input_type) not in (list, Sequence):
+        raise errors.StepInvalid(
+            f"{handler.file}: expected handler(inputs: list[{_name(handler.input_type)}], ctx) for a trigger with a "
+            f"batch, found an input of type {_name(handler.input_type)}"
+        )
+    return item_type(handler.input_type)
 
 
 def _plain_schemas(handler: Handler, value: Any, keys: tuple[str, ...]) -> Any:

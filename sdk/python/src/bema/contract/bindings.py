@@ -110,11 +110,17 @@ class BoundApi(Model):
     condition: JsonSchema | None = None
 
 
+class BoundBatch(Model):
+    size: int
+    timeout_seconds: float
+
+
 class BoundEvent(Model):
     trigger: int
     topics: list[str]
     input: JsonSchema | None = None
     condition: JsonSchema | None = None
+    batch: BoundBatch | None = None
 
 
 class BoundCron(Model):
@@ -183,6 +189,16 @@ class Binding(Model):
     json_logs: bool
     suspended: bool = False
 
+    @property
+    def batch(self) -> BoundBatch | None:
+        """How events are gathered; None for one by one."""
+        return next((event.batch for event in self.events if event.batch), None)
+
+    @property
+    def in_hand(self) -> int:
+        """Events that one process takes at once."""
+        return self.concurrency * (self.batch.size if self.batch else 1)
+
     def to_json(self) -> str:
         """Deterministic: keys sorted, two spaces."""
         return json.dumps(self.dump(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
@@ -235,6 +251,7 @@ def bind(step: Step, owner: Owner, installation: Installation) -> Binding:
                 topics=trigger.event.topics,
                 input=trigger.event.input,
                 condition=trigger.event.condition,
+                batch=BoundBatch(**trigger.event.batch.model_dump()) if trigger.event.batch else None,
             )
             for number, trigger in numbered
             if trigger.event
@@ -268,11 +285,12 @@ def _api(number: int, api: triggers.ApiTrigger) -> BoundApi:
 def _consumer(step: Step, owner: Owner, root: str) -> Consumer:
     spec = step.spec
     topics = [topic for event in spec.events for topic in event.topics]
+    at_once = spec.concurrency * max((event.batch.size if event.batch else 1) for event in spec.events)
     start = owner.created or "Now" if spec.deliver_from == "Creation" else spec.deliver_from
     return Consumer(
         durable=names.durable(step.name),
         filter_subjects=[*(names.event_filter(root, topic) for topic in topics), names.retry_filter(root, step.name)],
-        max_ack_pending=spec.max_in_flight or spec.concurrency * max(spec.scaling.max_replicas, spec.replicas or 0),
+        max_ack_pending=spec.max_in_flight or at_once * max(spec.scaling.max_replicas, spec.replicas or 0),
         deliver_from=start,
         metadata={names.METADATA_STEP: step.name, names.METADATA_STEP_UID: owner.uid},
     )

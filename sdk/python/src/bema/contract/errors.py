@@ -6,6 +6,7 @@ BemaError
 │   ├── StepInvalid         a config, manifest or handler that is no Step
 │   └── NotSupported        right, but this version does not act on it
 ├── HandlerError            what a handler may raise to steer its run
+│   ├── BatchInvalid        an item of a batch that is not there
 │   ├── NonRetryable        no retry: a dead letter now
 │   ├── RetryAfter          retry after a time of the handler's choice
 │   └── HttpError           an api Step's answer
@@ -49,6 +50,10 @@ class StepInvalid(Invalid):
 
 class HandlerError(BemaError):
     """What a handler may raise to steer its run."""
+
+
+class BatchInvalid(HandlerError):
+    """An item of a batch that is not there, or a batch where there is none."""
 
 
 class NonRetryable(HandlerError):

@@ -51,6 +51,20 @@ class HttpResponse:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One event of a batch."""
+
+    run: str
+    attempt: int
+    data: bytes
+    topic: str
+    event_id: str
+    key: str | None
+    headers: Mapping[str, str]
+    trace_id: str
+
+
 @dataclass(slots=True)
 class Invoke:
     """Run the handler of `step` once."""
@@ -74,6 +88,8 @@ class Invoke:
     scheduled_at: float | None = None
     """Unix time of a cron tick."""
     request: HttpRequest | None = None
+    items: Sequence[Item] = ()
+    """The events of a batch; `data` is empty then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +142,14 @@ class Failure:
     """For an input that is not valid: field, expected and found, one entry each."""
 
 
+@dataclass(frozen=True, slots=True)
+class ItemEnd:
+    """How one event of a batch ended, where that is not how the batch did."""
+
+    outcome: Outcome
+    failure: Failure | None = None
+
+
 @dataclass(slots=True)
 class End:
     """An execution is over."""
@@ -135,6 +159,8 @@ class End:
     effects: Sequence[Effect] = ()
     response: HttpResponse | None = None
     failure: Failure | None = None
+    items: Mapping[int, ItemEnd] = field(default_factory=dict)
+    """Of a batch: the items that did not share its outcome, by their place."""
 
 
 class Peer(Protocol):

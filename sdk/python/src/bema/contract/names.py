@@ -15,6 +15,7 @@ import functools
 import hashlib
 import re
 import zlib
+from collections.abc import Sequence
 
 from bema.contract import errors
 
@@ -306,6 +307,11 @@ def run_of_event(step: str, source: str, event_id: str) -> str:
     """A run's id for an event: the same for every delivery and attempt, another for each Step. CloudEvents makes an
     event's id unique for its source only."""
     return _id("event", step, f"{len(source)}:{source}{event_id}")
+
+
+def run_of_batch(step: str, runs: Sequence[str]) -> str:
+    """The id of what several runs do together."""
+    return _id("batch", step, " ".join(runs))
 
 
 def run_of_tick(step: str, nominal: int) -> str:

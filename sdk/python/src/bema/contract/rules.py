@@ -195,6 +195,12 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             field=".triggers",
         ),
         Rule(
+            "!has(self.triggers) || size(self.triggers) < 2 || "
+            "!self.triggers.exists(trigger, has(trigger.event) && has(trigger.event.batch))",
+            steps.ONLY_TRIGGER,
+            field=".triggers",
+        ),
+        Rule(
             _matches("self.deliverFrom", steps.DELIVER_FROM_PATTERN),
             "expected Creation, Beginning, Now or a time such as 2026-01-31T12:00:00Z",
             field=".deliverFrom",

@@ -141,6 +141,9 @@ def _check_deliver_from(value: str) -> str:
     raise ValueError(f"expected Creation, Beginning, Now or a time such as 2026-01-31T12:00:00Z, found {value!r}")
 
 
+ONLY_TRIGGER = "expected a trigger with a batch to be the only one of its Step, because its handler takes a list"
+
+
 class StepSpec(Model):
     """One unit of work: what triggers it, what it emits, how it runs."""
 
@@ -226,6 +229,8 @@ class StepSpec(Model):
         twice = sorted({topic for topic in topics if topics.count(topic) > 1})
         if twice:
             raise ValueError(f"expected each topic in one trigger, found {', '.join(twice)} in several")
+        if len(self.triggers) > 1 and any(event.batch for event in self.events):
+            raise ValueError(f"{ONLY_TRIGGER}, found {len(self.triggers)} triggers")
         return self
 
     @property
@@ -286,7 +291,7 @@ def _unsupported(spec: StepSpec) -> Iterator[str]:
         if trigger.kind in (Kind.STATE, Kind.STREAM):
             yield f"{where}: a {trigger.kind} trigger {later}"
             continue
-        for field in ("ordering", "batch", "auth"):
+        for field in ("ordering", "auth"):
             if getattr(trigger.member, field, None) is not None:
                 yield f"{where}.{field} {later}"
     if spec.crons and len(spec.triggers) > 1:

@@ -111,9 +111,9 @@ class Ordering(Model):
 
 
 class Batch(Model):
-    """Several events in one run."""
+    """Several events in one execution of the handler."""
 
-    size: Annotated[int, Field(ge=1, le=1000)] = 100
+    size: Annotated[int, Field(ge=1, le=400)] = 100
     """Events in a batch, at most."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 1
     """How long to wait for a batch to fill, in seconds."""
@@ -133,7 +133,7 @@ class EventTrigger(Model):
     ordering: Ordering | None = None
     """In order per key. Not acted on by this version."""
     batch: Batch | None = None
-    """Several events in one run. Not acted on by this version."""
+    """Hand several events to the handler at once, as a list. Such a trigger is the only one of its Step."""
 
     @model_validator(mode="after")
     def _topics_once(self) -> EventTrigger:

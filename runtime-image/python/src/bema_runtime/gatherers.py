@@ -1,0 +1,55 @@
+"""Gathers events into batches: until one is full, or has waited for long enough."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from bema.contract import names
+from bema.contract.triggers import Kind
+from bema_runtime.runs import Run, Unit
+
+
+class Gatherer:
+    """The batch of one Step that is being filled. `flush` is called with a full one. Belongs to the engine's thread."""
+
+    def __init__(self, unit: Unit, flush: Callable[[Run], None]) -> None:
+        if unit.binding.batch is None:
+            raise AssertionError("only a Step with a batch gathers")
+        self._unit = unit
+        self._size = unit.binding.batch.size
+        self._seconds = unit.binding.batch.timeout_seconds
+        self._flush = flush
+        self._runs: list[Run] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, run: Run) -> None:
+        self._runs.append(run)
+        if len(self._runs) >= self._size:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self.flush)
+
+    def flush(self) -> None:
+        """Hand over what is there."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        runs, self._runs = self._runs, []
+        if runs:
+            self._flush(batch_of(self._unit, runs))
+
+
+def batch_of(unit: Unit, runs: Sequence[Run]) -> Run:
+    """The runs as one that executes them together. Its trace is theirs, or the first one's."""
+    first = runs[0]
+    return Run(
+        unit=unit,
+        kind=Kind.EVENT,
+        id=names.run_of_batch(unit.binding.step, [run.id for run in runs]),
+        attempt=max(run.attempt for run in runs),
+        trigger=first.trigger,
+        trace_id=first.trace_id,
+        data=b"",
+        items=tuple(runs),
+    )

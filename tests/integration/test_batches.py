@@ -1,0 +1,117 @@
+"""Batches: several events in one execution, each with an end of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from bema.contract import names
+from tests.support import waits
+
+STEP = """
+from bema import NonRetryable
+config = {"triggers": [{"event": {"topics": ["click"], "batch": {"size": 10, "timeoutSeconds": 0.3},
+                        "input": {"type": "object", "required": ["n"]},
+                        "condition": {"properties": {"n": {"minimum": 0}}}}}],
+          "emits": ["seen"], "concurrency": 2, "retry": {"maxAttempts": 2, "initialSeconds": 0.05, "maxSeconds": 0.05}}
+async def handler(clicks, ctx):
+    assert len(ctx.items) == len(clicks) and isinstance(clicks, list)
+    for place, (click, item) in enumerate(zip(clicks, ctx.items)):
+        if click["n"] == 666:
+            ctx.fail(place, NonRetryable("the number of the beast"))
+        elif click["n"] == 13 and item.attempt == 1:
+            ctx.fail(place, "bad luck")
+        elif click["n"] == 500:
+            raise ValueError("all of them")
+        else:
+            await ctx.state.increment("total", "n", click["n"])
+            await ctx.state.append("handled", "n", click["n"])
+            await ctx.emit("seen", {"run": item.run_id, "n": click["n"]})
+    await ctx.state.append("sizes", "all", len(clicks))
+"""
+
+
+async def _markers(app, step: str) -> list[str]:  # type: ignore[no-untyped-def]
+    found = await app.messages(names.end_filter(app.root, step))
+    return [json.loads(stored.data)["outcome"] for stored in found]
+
+
+async def test_events_come_in_batches_and_each_has_its_marker(start_app) -> None:
+    app = await start_app({"steps/click_step.py": STEP})
+    for number in range(25):
+        await app.emit("click", {"n": number + 20})
+    await app.wait_idle()
+    sizes = await app.state("sizes", "all")
+    assert sum(sizes) == 25
+    assert max(sizes) <= 10
+    assert len(sizes) < 15
+    assert sorted(await app.state("handled", "n")) == [number + 20 for number in range(25)]
+    assert await _markers(app, "click") == ["ok"] * 25
+    assert len(await app.events("seen")) == 25
+
+
+async def test_items_fail_one_by_one(start_app) -> None:
+    app = await start_app({"steps/click_step.py": STEP})
+    for click in ({"n": 1}, {"n": 13}, {"n": 666}, {"n": -5}, {"wrong": True}, {"n": 2}):
+        await app.emit("click", click)
+    await waits.until(lambda: _letters(app, 2), "two dead letters", explain=app.explain)
+    await app.wait_idle()
+    assert sorted(await app.state("handled", "n")) == [1, 2, 13]
+    assert await app.state("total", "n") == 16
+    letters = {letter.headers["Bema-Reason"]: json.loads(letter.data) for letter in await app.dead_letters()}
+    assert letters == {"NonRetryable": {"n": 666}, "Invalid": {"wrong": True}}
+    assert sorted(await _markers(app, "click")) == ["dead", "dead", "ok", "ok", "ok"]
+
+
+async def _letters(app, count: int) -> bool:  # type: ignore[no-untyped-def]
+    return len(await app.dead_letters()) == count
+
+
+async def test_a_handler_that_raises_fails_all_and_each_is_tried_again(start_app) -> None:
+    app = await start_app({"steps/click_step.py": STEP})
+    for number in (500, 1, 2):
+        await app.emit("click", {"n": number})
+    await waits.until(app.dead_letters, "dead letters", explain=app.explain)
+    await app.wait_idle()
+    letters = await app.dead_letters()
+    assert all(letter.headers["Bema-Attempt"] == "2" for letter in letters)
+    handled = await app.state("handled", "n") or []
+    assert sorted([*handled, *(json.loads(letter.data)["n"] for letter in letters)]) == [1, 2, 500]
+    assert sorted(await _markers(app, "click")) == ["dead"] * len(letters) + ["ok"] * len(handled)
+
+
+async def test_batches_of_killed_and_drained_workers_count_each_event_once(start_app) -> None:
+    app = await start_app({"steps/click_step.py": STEP}, workers=2)
+    total = 300
+    for number in range(total):
+        await app.emit("click", {"n": 1000 + number})
+        if number == 100:
+            app.workers[0].process.kill()
+            app.spawn()
+        if number == 200:
+            app.workers[1].process.terminate()
+        await asyncio.sleep(0)
+    await app.wait_idle(timeout=60)
+    assert sorted(await app.state("handled", "n")) == [1000 + number for number in range(total)]
+    assert len(await app.events("seen")) == total
+    assert await app.dead_letters() == []
+
+
+TYPED = """
+from pydantic import BaseModel
+class Click(BaseModel):
+    n: int
+config = {"triggers": [{"event": {"topics": ["click"], "batch": {"size": 3, "timeoutSeconds": 0.2}}}]}
+def handler(clicks: list[Click], ctx):
+    ctx.state.increment("total", "n", sum(click.n for click in clicks))
+"""
+
+
+async def test_a_plain_handler_gets_a_list_of_its_models(start_app) -> None:
+    app = await start_app({"steps/click_step.py": TYPED})
+    for number in range(7):
+        await app.emit("click", {"n": number})
+    await app.emit("click", {"n": "many"})
+    await app.wait_state("total", "n", 21)
+    [letter] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
+    assert letter.headers["Bema-Reason"] == "Invalid"
