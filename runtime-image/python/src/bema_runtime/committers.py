@@ -56,7 +56,14 @@ class Abandoned:
     """Whether it was written is unknown; the process is going away and somebody else will find out."""
 
 
-Result = Committed | Conflicted | Unfit | Abandoned
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Nothing was written: the app's storage has no room for more events from outside."""
+
+    reason: str
+
+
+Result = Committed | Conflicted | Unfit | Abandoned | Full
 
 
 class Settle(Protocol):
