@@ -21,10 +21,10 @@ MAX_PURGE = 20_000
 SWEEP_SECONDS = 30.0
 """Time between two sweeps of the janitor."""
 
-HIGH, FULL = 0.80, 0.95
-"""Shares of the storage above which the level rises."""
+HIGH, FULL = 80, 95
+"""Percent of the storage above which the level rises."""
 
-CALM = 0.03
+CALM = 3
 """A level ends this much below where it began, or it would come and go with every event."""
 
 CONSUMED_KINDS = tuple(kind for kind in Kind if kind not in (Kind.API, Kind.CRON))
@@ -118,10 +118,9 @@ def of_dead_letters(root: str, cuts: Cuts) -> Purge:
 
 def level_of(used: int, storage: int, *, before: Level) -> Level:
     """The level for so many bytes, after another level."""
-    share = used / storage
-    if share > FULL - (CALM if before is Level.FULL else 0):
+    if used * 100 > storage * (FULL - (CALM if before is Level.FULL else 0)):
         return Level.FULL
-    if share > HIGH - (CALM if before is not Level.NORMAL else 0):
+    if used * 100 > storage * (HIGH - (CALM if before is not Level.NORMAL else 0)):
         return Level.HIGH
     return Level.NORMAL
 
