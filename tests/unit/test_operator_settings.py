@@ -1,5 +1,7 @@
 """What the operator's process is told."""
 
+from pathlib import Path
+
 import pytest
 
 from bema_operator import settings
@@ -49,3 +51,22 @@ def test_what_apps_may_keep_reaches_the_janitor() -> None:
     found = settings.parse(["--dead-letter-retention-seconds", "120"], environment).as_installation()
     assert (found.storage_bytes, found.event_retention_seconds) == (10 * 2**30, 60)
     assert found.dead_letter_retention_seconds == 120
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "storage_bytes",
+        "event_retention_seconds",
+        "dead_letter_retention_seconds",
+        "janitor_seconds",
+        "orphan_grace_seconds",
+        "orphan_stream_grace_seconds",
+    ],
+)
+def test_what_may_be_kept_is_in_the_docs(field: str) -> None:
+    docs = (Path(__file__).parents[2] / "docs/storage.md").read_text("utf-8")
+    option, default = f"--{field.replace('_', '-')}", getattr(Settings(), field)
+    [line] = [line for line in docs.splitlines() if line.startswith(f"| `{option}`")]
+    assert f"`BEMA_{field.upper()}`" in line
+    assert ("`1Gi`" if field == "storage_bytes" else f"| {default:.0f} |") in line

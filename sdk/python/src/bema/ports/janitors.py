@@ -9,6 +9,7 @@ behind its recorded floor.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import logging
 import time
@@ -26,6 +27,9 @@ from bema.ports.ledgers import Ledger
 from bema.ports.timers import Timers
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE = 50
+"""Questions to the server in one go."""
 
 _TELL_SECONDS = 24 * 3600.0
 """How often the quota is told although nothing has changed: a stream without a word for longer has no janitor."""
@@ -107,8 +111,11 @@ class Janitor:
         lowest = min((settled for _, settled in steps.values()), default=None)
         purges += retentions.of_nobody(self._root, settled=lowest, cuts=cuts)
         purges.append(retentions.of_dead_letters(self._root, cuts))
-        for purge in purges:
-            report.purged[purge.what] += await self._remove(purge)
+        for start in range(0, len(purges), _AT_ONCE):
+            part = purges[start : start + _AT_ONCE]
+            firsts = await asyncio.gather(*(self._first(purge) for purge in part))
+            for purge, first in zip(part, firsts, strict=True):
+                report.purged[purge.what] += await self._remove(purge, first)
 
     async def _cuts(self, state: StreamState, now: float, *, pressed: bool) -> Cuts:
         kept = self._kept
@@ -139,12 +146,19 @@ class Janitor:
         patterns.update(own for own in heard if any(floors.within(own, other) for other in others))
         return [*sorted(patterns), *others]
 
-    async def _remove(self, purge: Purge) -> int:
-        """Purge in parts: between two, publishes have their turn. Sequences that a part spans bound what it holds."""
+    async def _first(self, purge: Purge) -> int | None:
+        """The lowest sequence of what there is to remove, or None."""
+        found = await self._js.get_next(self._stream, purge.pattern)
+        return found.sequence if found and found.sequence < purge.below else None
+
+    async def _remove(self, purge: Purge, first: int | None) -> int:
+        """Purge in parts: between two, publishes have their turn. The sequences that a part spans bound what it
+        holds."""
         removed = 0
-        while (first := await self._js.get_next(self._stream, purge.pattern)) and first.sequence < purge.below:
-            below = min(purge.below, first.sequence + retentions.MAX_PURGE)
+        while first is not None:
+            below = min(purge.below, first + retentions.MAX_PURGE)
             removed += await self._js.purge(self._stream, purge.pattern, below=below)
+            first = await self._first(purge) if below < purge.below else None
         return removed
 
     # Telling
