@@ -206,6 +206,17 @@ async def test_a_lost_consumer_begins_behind_its_floor_and_loses_nothing(app: Ap
     assert await app.count("evt.>") == 0
 
 
+async def test_a_lost_consumer_is_not_given_again_what_it_had_settled(app: App) -> None:
+    await app.subscribe("pay", "order", uid="u1")
+    await app.emit("order", 10)
+    await app.settle("pay", 4)
+    await app.sweep()
+    await app.settle("pay", 2)
+    await app.js.api(f"CONSUMER.DELETE.{app.stream}.pay")
+    await app.subscribe("pay", "order", uid="u1")
+    assert (await app.states())["pay"].pending == 6, "all that came after the recorded floor, and nothing before it"
+
+
 async def test_a_new_step_of_the_same_name_does_not_begin_where_the_other_was(app: App) -> None:
     await app.subscribe("pay", "order", uid="u1")
     await app.emit("order", 10)
@@ -243,12 +254,14 @@ async def test_a_stream_that_was_made_anew_is_looked_at_with_fresh_eyes(app: App
     await app.subscribe("pay", "order")
     await app.emit("order", 50)
     await app.settle("pay", 50)
+    await app.set_timer("of.before", time.time() + 1000)
     await app.sweep()
     await app.js.api(f"STREAM.DELETE.{app.stream}")
     await app.make_stream(nats.url)
     await app.subscribe("pay", "order")
     await app.emit("order", 5)
-    await app.sweep(ahead=90 * DAY)
+    await app.set_timer("of.now", time.time() + 1000)
+    assert (await app.sweep(ahead=90 * DAY)).timers == 1, "the timers of the stream before are still counted"
     assert await app.count("evt.>") == 5
     assert (await _record(app, "pay")).floor == 0
 
