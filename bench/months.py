@@ -192,7 +192,7 @@ class Simulation:
         state = await admin.stream_state(self._js, self._stream)
         request = {"subjects_filter": names.events(self._root)}
         info = await self._js.api(f"STREAM.INFO.{self._stream}", request)
-        meta = len(await admin.subjects(self._js, self._stream, names.meta(self._root, ">")))
+        meta = len(await self._js.subjects(self._stream, names.meta(self._root, ">")))
         day.messages, day.bytes = state.messages, state.bytes
         day.events = sum((info["state"].get("subjects") or {}).values())
         day.markers = state.messages - day.events - meta

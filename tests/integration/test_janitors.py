@@ -10,6 +10,7 @@ import pytest
 
 from bema.contract import errors, floors, names, retentions
 from bema.contract.retentions import Level
+from bema.ports import admin
 from tests.support import brokers, janitors, waits
 from tests.support.janitors import DAY, HOUR, App
 
@@ -217,6 +218,16 @@ async def test_a_lost_consumer_is_not_given_again_what_it_had_settled(app: App) 
     assert (await app.states())["pay"].pending == 6, "all that came after the recorded floor, and nothing before it"
 
 
+async def test_a_consumer_that_was_removed_on_purpose_begins_as_a_new_one(app: App) -> None:
+    await app.subscribe("pay", "order")
+    await app.emit("order", 10)
+    await app.settle("pay", 4)
+    await app.sweep()
+    await admin.delete_consumer(app.js, app.stream, "pay")
+    await app.subscribe("pay", "order")
+    assert (await app.states())["pay"].pending == 10
+
+
 async def test_a_new_step_of_the_same_name_does_not_begin_where_the_other_was(app: App) -> None:
     await app.subscribe("pay", "order", uid="u1")
     await app.emit("order", 10)
@@ -354,7 +365,7 @@ async def test_the_level_rises_and_falls_with_the_bytes(app: App) -> None:
     await app.emit("order", 32, size=10_000)
     assert (await app.sweep()).quota.level is Level.HIGH
     app.janitor = app.new_janitor(storage_bytes=1_000_000)
-    await app.settle("pay", 3)
+    await app.settle("pay", 4)
     assert (await app.sweep()).quota.level is Level.HIGH, "a new process forgets that the level was high"
     await app.emit("order", 17, size=10_000)
     assert (await app.sweep()).quota.level is Level.FULL

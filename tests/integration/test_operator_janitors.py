@@ -52,7 +52,7 @@ class Place:
         return stream.name
 
     async def messages(self, stream: str) -> set[str]:
-        return {subject.split(".")[2] for subject in await admin.subjects(self.js, stream, ">")}
+        return {subject.split(".")[2] for subject in await self.js.subjects(stream, ">")}
 
 
 @pytest.fixture

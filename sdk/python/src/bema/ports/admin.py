@@ -302,9 +302,11 @@ async def consumer_states(js: JetStream, stream: str) -> dict[str, ConsumerState
 
 
 async def delete_consumer(js: JetStream, stream: str, durable: str) -> None:
-    """Remove a consumer and with it the position of its Step. Nothing there is no error."""
+    """Remove a consumer and with it the position of its Step, also the recorded one: a consumer of that name begins as
+    a new one. Nothing there is no error."""
     try:
         await js.api(f"CONSUMER.DELETE.{stream}.{durable}")
+        await js.purge(stream, names.floor(names.root_of_stream(stream), durable), below=None)
     except errors.BrokerRefused as refused:
         if refused.code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
             raise
