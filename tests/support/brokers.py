@@ -38,8 +38,9 @@ def binary() -> str:
 class NatsServer:
     """A server with JetStream on a port and a folder that stay the same over restarts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, store_bytes: int | None = None) -> None:
         self.folder = folder
+        self.store_bytes = store_bytes
         self.port = free_port()
         self.monitor = free_port()
         self.log = folder / "nats.log"
@@ -57,6 +58,10 @@ class NatsServer:
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         arguments = ["-a", "127.0.0.1", "-p", str(self.port), "-m", str(self.monitor), "-js", "-sd", str(self.folder)]
+        if self.store_bytes is not None:
+            config = self.folder / "nats.conf"
+            config.write_text(f"jetstream {{ max_file_store: {self.store_bytes} }}\n")
+            arguments += ["-c", str(config)]
         self._process = subprocess.Popen([binary(), *arguments, "-l", str(self.log)])
         waits.until_sync(self._answers, f"nats-server on port {self.port}")
 
@@ -76,8 +81,9 @@ class NatsServer:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[NatsServer]:
-    server = NatsServer(folder)
+def running(folder: Path, *, store_bytes: int | None = None) -> Iterator[NatsServer]:
+    """A server, whose store has room for so many bytes where that is said."""
+    server = NatsServer(folder, store_bytes=store_bytes)
     server.start()
     try:
         yield server

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bema.ports.admin import ConsumerState
+from bema.ports.admin import ConsumerState, StreamState
 from bema_operator import brokers, caches, kinds, kube, metrics, sweeps
 from bema_operator.settings import Settings
 
@@ -27,14 +27,23 @@ class Api:
 
 
 class Broker:
-    """One app with two consumers."""
+    """One app with two consumers, to which nothing was written since a time."""
 
-    def __init__(self, uid: str = "n-uid") -> None:
+    def __init__(self, uid: str = "n-uid", written: str = "0001-01-01T00:00:00Z") -> None:
         self.uid = uid
+        self.written = written
         self.deleted: list[tuple[str, str]] = []
+        self.streams_deleted: list[str] = []
 
     async def apps(self) -> list[brokers.App]:
-        return [brokers.App("BEMA-shop", "shop", self.uid, {"gone": STATE, "foreign": STRANGER})]
+        consumers = {"gone": STATE, "foreign": STRANGER}
+        created = "1970-01-01T00:01:00.123456789Z"
+        state = StreamState(created, messages=3, bytes=300, last=3, last_time=self.written, replicas=1, metadata={})
+        return [brokers.App("BEMA-shop", "shop", self.uid, consumers, state)]
+
+    async def delete_silent_stream(self, app: brokers.App) -> bool:
+        self.streams_deleted.append(app.stream)
+        return True
 
     async def delete_consumer(self, stream: str, durable: str) -> None:
         self.deleted.append((stream, durable))
@@ -51,19 +60,25 @@ GONE = {("Namespace", "shop"): NAMESPACE, ("Step", "gone"): kube.Gone("steps.bem
 
 
 async def swept(
-    answers: dict[tuple[str, str], Any], *, broker: Broker | None = None, cache: caches.Cache | None = None
+    answers: dict[tuple[str, str], Any],
+    *,
+    broker: Broker | None = None,
+    cache: caches.Cache | None = None,
+    namespace: str | None = None,
+    time: float = 0,
 ) -> list[tuple[str, str]]:
     """What is removed by a sweep now, one soon, and one after the grace."""
     broker = broker or Broker()
     clock: Any = Clock()
     api: Any = Api(answers)
     orphans = sweeps.Orphans(
-        Settings(orphan_grace_seconds=100),
+        Settings(orphan_grace_seconds=100, orphan_stream_grace_seconds=1000, namespace=namespace),
         cache or caches.Cache(),
         api,
         broker,  # type: ignore[arg-type]
         measures=metrics.Metrics(),
         clock=clock,
+        time=lambda: time,
     )
     for clock.now in (0, 99, 101):
         try:
@@ -97,3 +112,33 @@ async def test_a_step_that_we_know_is_not_asked_for() -> None:
     cache = caches.Cache()
     cache.put(kinds.STEP, {"metadata": {"name": "gone", "namespace": "shop", "resourceVersion": "1"}})
     assert await swept({}, cache=cache) == []
+
+
+NO_NAMESPACE = {("Namespace", "shop"): kube.Gone("namespaces shop not found")}
+
+
+async def test_the_stream_of_a_namespace_that_is_gone_is_removed_once_nobody_looks_after_it() -> None:
+    broker = Broker()
+    await swept(NO_NAMESPACE, broker=broker, time=60 + 1001)
+    assert set(broker.streams_deleted) == {"BEMA-shop"}
+    assert broker.deleted == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "time", "written", "namespace"),
+    [
+        pytest.param(NO_NAMESPACE, 60 + 999, "0001-01-01T00:00:00Z", None, id="it was made not long ago"),
+        pytest.param(NO_NAMESPACE, 5000, "1970-01-01T01:10:00Z", None, id="somebody's janitor wrote to it"),
+        pytest.param(GONE, 5000, "0001-01-01T00:00:00Z", None, id="the namespace is there"),
+        pytest.param(
+            {("Namespace", "shop"): kube.Refused("forbidden")}, 5000, "0001-01-01T00:00:00Z", None, id="refused"
+        ),
+        pytest.param(NO_NAMESPACE, 5000, "0001-01-01T00:00:00Z", "other", id="we serve another namespace"),
+    ],
+)
+async def test_without_evidence_no_stream_is_removed(
+    answers: dict[tuple[str, str], Any], time: float, written: str, namespace: str | None
+) -> None:
+    broker = Broker(written=written)
+    await swept(answers, broker=broker, namespace=namespace, time=time)
+    assert broker.streams_deleted == []

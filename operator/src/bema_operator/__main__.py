@@ -19,6 +19,7 @@ from bema_operator import (
     brokers,
     caches,
     handlers,
+    janitors,
     kube,
     logs,
     metrics,
@@ -73,6 +74,7 @@ class Operator:
         self.workers = queues.Workers(self.queue, self.reconciler.reconcile, count=options.workers, clock=clock)
         self.lists = sweeps.Lists(options, self.cache, api, look_at=self._look_at, clock=clock)
         self.orphans = sweeps.Orphans(options, self.cache, api, self.broker, measures=self.measures, clock=clock)
+        self.janitors = janitors.Janitors(options, api, self.broker, measures=self.measures)
         entrance = watches.Entrance(found, self.ear)
         self.doors = handlers.Doors(self.cache, entrance, self.ear, self._look_at, self.lists.ask)
         self.is_filled = False
@@ -140,6 +142,7 @@ class Operator:
             sweeps.every(options.resync_seconds, self.lists.refresh_all, what="list what is watched"),
             sweeps.every(sweeps.RELIST_PAUSE, self.lists.answer, what="list again what kopf listed"),
             sweeps.every(options.backlog_seconds, self._look_at_backlogs, what="read backlogs"),
+            sweeps.every(options.janitor_seconds, self._clean, what="sweep the apps' streams"),
             sweeps.every(self.orphans.pause, self._sweep, what="look for orphaned consumers"),
         ]
 
@@ -176,6 +179,10 @@ class Operator:
     async def _look_at_backlogs(self) -> None:
         if self.broker.is_connected:
             await self.broker.look()
+
+    async def _clean(self) -> None:
+        if self.broker.is_connected:
+            await self.janitors.sweep()
 
     async def _sweep(self) -> None:
         if self.broker.is_connected:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -15,9 +16,11 @@ from dataclasses import dataclass, field
 
 from bema.contract import errors, names
 from bema.contract.bindings import AppStream, Binding
+from bema.contract.retentions import Retentions
 from bema.contract.statuses import Reason
 from bema.ports import admin, connections
-from bema.ports.admin import ConsumerState
+from bema.ports.admin import ConsumerState, StreamState
+from bema.ports.janitors import Janitor
 from bema.ports.jetstream import JetStream
 from bema_operator import metrics
 from bema_operator.facts import Key, Problem, Subscription
@@ -49,6 +52,7 @@ class App:
     namespace: str
     namespace_uid: str
     consumers: Mapping[str, ConsumerState] = field(default_factory=dict)
+    state: StreamState | None = None
 
 
 class Broker:
@@ -215,8 +219,8 @@ class Broker:
         self._streams.pop(held.stream, None)
         self._look_again(key)
 
-    async def apps(self) -> list[App]:
-        """Every app stream of this installation with its consumers, also of apps that have no Step left."""
+    async def streams(self) -> list[App]:
+        """Every app stream of this installation, also of apps that have no Step left; without its consumers."""
         js = self._connected()
         found: list[App] = []
         offset = 0
@@ -226,18 +230,26 @@ class Broker:
             for info in streams:
                 metadata = info["config"].get("metadata") or {}
                 if metadata.get(names.METADATA_INSTALLATION) == self._settings.installation:
-                    found.append(await self._app(js, info["config"]["name"], metadata))
+                    found.append(_app(info["config"]["name"], metadata, admin.state_of(info)))
             offset += len(streams)
             if not streams or offset >= int(page["total"]):
                 return found
 
-    async def _app(self, js: JetStream, stream: str, metadata: Mapping[str, str]) -> App:
-        return App(
-            stream=stream,
-            namespace=metadata.get(names.METADATA_NAMESPACE, ""),
-            namespace_uid=metadata.get(names.METADATA_NAMESPACE_UID, ""),
-            consumers=await admin.consumer_states(js, stream),
-        )
+    async def apps(self) -> list[App]:
+        """`streams`, with their consumers."""
+        js = self._connected()
+        return [
+            dataclasses.replace(app, consumers=await admin.consumer_states(js, app.stream))
+            for app in await self.streams()
+        ]
+
+    def janitor(self, stream: str, kept: Retentions, *, clock: Callable[[], float]) -> Janitor:
+        """A janitor for a stream, over this connection. Raises `BrokerUnavailable` before there is one."""
+        return Janitor(self._connected(), stream, kept, clock=clock)
+
+    async def delete_silent_stream(self, app: App) -> bool:
+        """Remove a stream if nothing was written to it since it was looked at; whether it was removed."""
+        return app.state is not None and await admin.delete_silent_stream(self._connected(), app.stream, app.state)
 
     async def delete_consumer(self, stream: str, durable: str) -> None:
         await admin.delete_consumer(self._connected(), stream, durable)
@@ -260,3 +272,12 @@ class Broker:
 def _digest(binding: Binding) -> str:
     consumer = binding.consumer.model_dump_json() if binding.consumer else ""
     return hashlib.sha256(f"{binding.stream.model_dump_json()}{consumer}".encode()).hexdigest()
+
+
+def _app(stream: str, metadata: Mapping[str, str], state: StreamState) -> App:
+    return App(
+        stream=stream,
+        namespace=metadata.get(names.METADATA_NAMESPACE, ""),
+        namespace_uid=metadata.get(names.METADATA_NAMESPACE_UID, ""),
+        state=state,
+    )

@@ -26,6 +26,21 @@ class Metrics:
         self.steps = Gauge("bema_operator_steps", "Steps that the operator knows", registry=self.registry)
         self.broker = Gauge("bema_operator_broker_connected", "1 while NATS is connected", registry=self.registry)
         self.swept = Counter("bema_operator_consumers_swept", "Orphaned consumers removed", registry=self.registry)
+        self.streams_swept = Counter(
+            "bema_operator_streams_swept", "Streams of removed namespaces removed", registry=self.registry
+        )
+        self.purged = Counter(
+            "bema_operator_purged_messages",
+            "Messages removed from apps' streams, by what they were",
+            ["app", "what"],
+            registry=self.registry,
+        )
+        self.timers = Counter(
+            "bema_operator_stuck_timers", "Overdue timers that were set again", ["app"], registry=self.registry
+        )
+        self.storage = Gauge(
+            "bema_operator_app_storage_ratio", "Used share of an app's storage", ["app"], registry=self.registry
+        )
 
     def text(self) -> bytes:
         """In Prometheus' text format."""

@@ -6,9 +6,12 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bema.contract import bindings
+from bema.contract import bindings, quantities, retentions
 
 VERSION = "0.1.0"
+
+LONGEST = 10 * 365 * 24 * 3600.0
+"""Seconds, for times that are subtracted from the present."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,18 @@ class Settings:
     memory_streams: bool = False
     """Keep apps' streams in memory only."""
 
+    storage_bytes: int = bindings.STORAGE
+    """Bytes that each app may use in NATS, one copy of it."""
+
+    event_retention_seconds: float = bindings.EVENT_RETENTION
+    """How long events are kept that every subscriber has settled, in seconds."""
+
+    dead_letter_retention_seconds: float = bindings.DEAD_LETTER_RETENTION
+    """How long dead letters are kept, in seconds."""
+
+    janitor_seconds: float = retentions.SWEEP_SECONDS
+    """Time between two sweeps of the apps' streams, in seconds."""
+
     drain_seconds: float = bindings.DRAIN
     """How long a pod may finish what it has in hand, in seconds."""
 
@@ -56,6 +71,10 @@ class Settings:
 
     orphan_grace_seconds: float = 3600.0
     """How long the consumer of a deleted Step is kept, in seconds."""
+
+    orphan_stream_grace_seconds: float = 7 * 24 * 3600.0
+    """How long nothing must have been written to the stream of a deleted namespace before it is removed with all that
+    it holds, in seconds."""
 
     health_host: str = "0.0.0.0"
     """Address of the health and metrics servers."""
@@ -79,6 +98,9 @@ class Settings:
             broker=bindings.Broker(urls=list(self.runtime_nats_urls or self.nats_urls)),
             replicas=self.stream_replicas,
             memory=self.memory_streams,
+            storage_bytes=self.storage_bytes,
+            event_retention_seconds=self.event_retention_seconds,
+            dead_letter_retention_seconds=self.dead_letter_retention_seconds,
             drain_seconds=self.drain_seconds,
             json_logs=self.json_logs,
         )
@@ -92,11 +114,16 @@ _ARGUMENTS: tuple[tuple[str, str, type], ...] = (
     ("image_pull_policy", "BEMA_IMAGE_PULL_POLICY", str),
     ("installation", "BEMA_INSTALLATION", str),
     ("stream_replicas", "BEMA_STREAM_REPLICAS", int),
+    ("storage_bytes", "BEMA_STORAGE_BYTES", bytes),
+    ("event_retention_seconds", "BEMA_EVENT_RETENTION_SECONDS", float),
+    ("dead_letter_retention_seconds", "BEMA_DEAD_LETTER_RETENTION_SECONDS", float),
+    ("janitor_seconds", "BEMA_JANITOR_SECONDS", float),
     ("drain_seconds", "BEMA_DRAIN_SECONDS", float),
     ("workers", "BEMA_WORKERS", int),
     ("resync_seconds", "BEMA_RESYNC_SECONDS", float),
     ("backlog_seconds", "BEMA_BACKLOG_SECONDS", float),
     ("orphan_grace_seconds", "BEMA_ORPHAN_GRACE_SECONDS", float),
+    ("orphan_stream_grace_seconds", "BEMA_ORPHAN_STREAM_GRACE_SECONDS", float),
     ("health_host", "BEMA_HEALTH_HOST", str),
     ("health_port", "BEMA_HEALTH_PORT", int),
     ("metrics_port", "BEMA_METRICS_PORT", int),
@@ -121,13 +148,29 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     settings = Settings(**found)
     if not settings.nats_urls:
         parser.error("--nats-urls: expected at least one URL such as nats://nats:4222, found none")
+    for field in ("event_retention_seconds", "dead_letter_retention_seconds", "janitor_seconds"):
+        if not 0 < getattr(settings, field) <= LONGEST:
+            parser.error(
+                f"--{field.replace('_', '-')}: expected more than 0 and at most {LONGEST:.0f} seconds, "
+                f"found {getattr(settings, field):g}"
+            )
     if settings.workers < 1:
         parser.error(f"--workers: expected 1 or more, found {settings.workers}")
     return settings
 
 
-def _reader(kind: type) -> type | _Urls:
-    return _Urls() if kind is tuple else kind
+def _reader(kind: type) -> type | _Urls | _Bytes:
+    special: dict[type, _Urls | _Bytes] = {tuple: _Urls(), bytes: _Bytes()}
+    return special.get(kind, kind)
+
+
+class _Bytes:
+    """Reads `10Gi` as a number of bytes. A class for the same reason as `_Urls`."""
+
+    __name__ = "quantity"
+
+    def __call__(self, text: str) -> int:
+        return quantities.parse(text)
 
 
 class _Urls:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -90,6 +92,17 @@ class Lists:
             await self.refresh(kind)
 
 
+async def is_ours(app: brokers.App, api: kube.Kube, settings: Settings) -> bool:
+    """Whether the stream is of a namespace of this cluster: two clusters may share a broker."""
+    if settings.namespace not in (None, app.namespace):
+        return False
+    try:
+        found = await api.get(kinds.NAMESPACE, app.namespace)
+    except kube.Gone:
+        return False
+    return bool(found["metadata"]["uid"] == app.namespace_uid)
+
+
 @dataclass(slots=True)
 class Suspicion:
     """A consumer whose Step answered that it does not exist."""
@@ -99,7 +112,7 @@ class Suspicion:
 
 
 class Orphans:
-    """Removes the consumers of Steps that are gone for good.
+    """Removes the consumers of Steps that are gone for good, and the streams of namespaces that are.
 
     Needs positive evidence, at least twice, a grace apart: the API server says by name that the Step does not exist,
     and the stream is of the very namespace that exists now. An empty or refused list is no evidence.
@@ -114,6 +127,7 @@ class Orphans:
         *,
         measures: metrics.Metrics,
         clock: Callable[[], float],
+        time: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._cache = cache
@@ -121,6 +135,7 @@ class Orphans:
         self._broker = broker
         self._measures = measures
         self._clock = clock
+        self._time = time
         self._suspicions: dict[tuple[str, str], Suspicion] = {}
 
     @property
@@ -131,7 +146,10 @@ class Orphans:
         suspects: set[tuple[str, str]] = set()
         for app in await self._broker.apps():
             orphans = {durable: state for durable, state in app.consumers.items() if self._is_unknown(app, state)}
-            if not orphans or not await self._is_here(app):
+            if await self._is_abandoned(app):
+                await self._remove_stream(app)
+                continue
+            if not orphans or not await is_ours(app, self._api, self._settings):
                 continue
             for durable, state in orphans.items():
                 if await self._is_gone(Key(app.namespace, str(admin.step_of(state)))):
@@ -139,19 +157,31 @@ class Orphans:
                     await self._suspect(app, durable, state)
         self._suspicions = {place: found for place, found in self._suspicions.items() if place in suspects}
 
+    async def _is_abandoned(self, app: brokers.App) -> bool:
+        """Whether the namespace is gone and nobody looks after the stream: a janitor, be it that of another cluster,
+        writes at least once a day."""
+        if self._settings.namespace is not None or app.state is None:
+            return False
+        # An empty stream says that its last message is of the year 1
+        times = (app.state.created, app.state.last_time)
+        written = max(datetime.datetime.fromisoformat(text).timestamp() for text in times)
+        if self._time() - written < self._settings.orphan_stream_grace_seconds:
+            return False
+        try:
+            await self._api.get(kinds.NAMESPACE, app.namespace)
+        except kube.Gone:
+            return True
+        return False
+
+    async def _remove_stream(self, app: brokers.App) -> None:
+        if app.state is not None and await self._broker.delete_silent_stream(app):
+            self._measures.streams_swept.inc()
+            text = "Removed the stream of a namespace that is gone; it still held %d messages of %d bytes"
+            log.warning(text, app.state.messages, app.state.bytes, extra={"app": app.namespace})
+
     def _is_unknown(self, app: brokers.App, state: admin.ConsumerState) -> bool:
         step = admin.step_of(state)
         return step is not None and self._cache.step(Key(app.namespace, step)) is None
-
-    async def _is_here(self, app: brokers.App) -> bool:
-        """Whether the stream is of a namespace of this cluster: two clusters may share a broker."""
-        if self._settings.namespace not in (None, app.namespace):
-            return False
-        try:
-            found = await self._api.get(kinds.NAMESPACE, app.namespace)
-        except kube.Gone:
-            return False
-        return bool(found["metadata"]["uid"] == app.namespace_uid)
 
     async def _is_gone(self, key: Key) -> bool:
         try:

@@ -64,7 +64,14 @@ class Overtaken:
     runs: tuple[Run, ...]
 
 
-Result = Committed | Overtaken | Conflicted | Unfit | Abandoned
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Nothing was written: the app's storage has no room for more events from outside."""
+
+    reason: str
+
+
+Result = Committed | Overtaken | Conflicted | Unfit | Abandoned | Full
 
 
 class Settle(Protocol):

@@ -19,7 +19,7 @@ from bema.contract.frames import End, Outcome
 from bema.contract.triggers import Kind, Overlap
 from bema_runtime import traces
 from bema_runtime.commits import RunOutcome
-from bema_runtime.committers import Abandoned, Conflicted, Result, Unfit
+from bema_runtime.committers import Abandoned, Conflicted, Full, Result, Unfit
 from bema_runtime.engines import Engine
 from bema_runtime.runs import Run, Unit
 from bema_runtime.settlers import entry_of, next_action, note_retry
@@ -108,6 +108,8 @@ def _failure(end: End, result: Result | None) -> frames.Failure | None:
             return frames.Failure("Conflict", "what the run read was changed by others, again and again")
         case Unfit(reason=reason):
             return frames.Failure("PayloadInvalid", reason)
+        case Full(reason=reason):
+            return frames.Failure("AppStorageFull", reason)
         case Abandoned():
             return frames.Failure("Abandoned", "the process stops")
     return None

@@ -22,6 +22,7 @@ import orjson
 from bema.contract import errors, frames, names
 from bema.contract.bindings import Binding
 from bema.contract.frames import Call, End, Invoke, Outcome, Reply
+from bema.contract.retentions import Level
 from bema.contract.triggers import Kind
 from bema.ports import admin
 from bema.ports.connections import Connection, Message, publish_command
@@ -29,12 +30,13 @@ from bema.ports.jetstream import JetStream
 from bema.ports.pulls import Pull
 from bema_runtime import arrivals, commits, traces
 from bema_runtime.commits import Commit, RunOutcome
-from bema_runtime.committers import Conflicted, Result
+from bema_runtime.committers import Conflicted, Full, Result
 from bema_runtime.gatherers import Gatherer
 from bema_runtime.hands import ACK, NAK, Hands
 from bema_runtime.lanes import Lanes
 from bema_runtime.mailboxes import Mailbox
 from bema_runtime.metrics import Metrics
+from bema_runtime.quotas import Quotas
 from bema_runtime.reads import Page, StateReader
 from bema_runtime.runs import Delivery, Run, Unit
 from bema_runtime.settlers import Settler
@@ -79,6 +81,8 @@ class Engine:
         self._running: dict[int, Run] = {}
         self._pulls: dict[str, Pull] = {}
         self._gatherers: list[Gatherer] = []
+        self._quotas = Quotas(self._js, self._stream, changed=self._level_changed)
+        metrics.storage[units[0].binding.app] = lambda: self._quotas.now
         self._stream_created = ""
         self._draining = False
         self._ends: Mailbox[End] = Mailbox(self._loop, self._ended)
@@ -96,8 +100,9 @@ class Engine:
 
     async def start(self) -> None:
         """Bind to the stream and begin to pull. Waits, unready, for what the operator or `bema dev` has yet to make."""
-        self._connection.on_reconnect(lambda: self._tasks.spawn(self._look_at_stream()))
+        self._connection.on_reconnect(lambda: self._tasks.spawn(self._look_again()))
         await self._look_at_stream()
+        await self._quotas.start()
         self._committer.start()
         self._tasks.spawn(self._watch())
         for unit in self._units.values():
@@ -117,8 +122,18 @@ class Engine:
                 unit.gather = gatherer.add
                 self._gatherers.append(gatherer)
             self._pulls[unit.binding.step] = pull
+            pull.hold(self._quotas.now.level is Level.FULL)
             await pull.start()
         self.ready = True
+
+    def _level_changed(self, level: Level) -> None:
+        """With the storage full, no events are taken: what is left of it is for retries and dead letters."""
+        for pull in self._pulls.values():
+            pull.hold(level is Level.FULL)
+
+    async def _look_again(self) -> None:
+        await self._look_at_stream()
+        await self._quotas.read()
 
     async def _look_at_stream(self) -> None:
         told = False
@@ -145,6 +160,12 @@ class Engine:
             found.append(self._connection.problem)
         found.extend(f"{step}: {pull.problem}" for step, pull in self._pulls.items() if pull.problem)
         return found
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing of a process that is ready."""
+        quota = self._quotas.now
+        return [] if quota.level is Level.NORMAL else [f"app storage {quota.level}: {quota}"]
 
     @property
     def idle(self) -> bool:
@@ -325,6 +346,9 @@ class Engine:
                 if end.outcome is not Outcome.OK or not (end.effects or run.kind is Kind.CRON):
                     return end, None
                 effects = end.effects
+                full = self._quotas.refusal(effects)
+                if full is not None:
+                    return end, Full(str(full))
                 result = await self._commit(Commit(run, RunOutcome.OK, effects))
                 if not isinstance(result, Conflicted):
                     return end, result

@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bema.contract.retentions import Level, Quota
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _LABELS = ("app", "step")
@@ -61,6 +63,8 @@ class Metrics(Collector):
         self.commit_messages = Histogram(_SIZES)
         self.hot_keys: Counter[tuple[str, str]] = Counter()
         """Conflicts, by app and state group."""
+        self.storage: dict[str, Callable[[], Quota]] = {}
+        """How full the storage is, by app."""
         self._steps: list[StepMetrics] = []
         self.registry.register(self)
 
@@ -88,6 +92,7 @@ class Metrics(Collector):
         for (app, group), count in self.hot_keys.items():
             hot.add_metric((app, group), count)
         yield hot
+        yield from self._storage()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is known before the first scrape."""
@@ -104,6 +109,17 @@ class Metrics(Collector):
         for step in self._steps:
             family.add_metric((step.app, step.step), step.in_flight())
         return family
+
+    def _storage(self) -> Iterator[Metric]:
+        ratio = GaugeMetricFamily("bema_app_storage_ratio", "Used share of the app's storage", labels=("app",))
+        level = GaugeMetricFamily(
+            "bema_app_storage_level", "0: room; 1: no events are added from outside; 2: events wait", labels=("app",)
+        )
+        for app, quota in self.storage.items():
+            ratio.add_metric((app,), quota().share)
+            level.add_metric((app,), list(Level).index(quota().level))
+        yield ratio
+        yield level
 
     def _commits(self) -> Iterator[Metric]:
         runs = HistogramMetricFamily("bema_commit_runs", "Runs in one atomic batch", labels=())

@@ -48,6 +48,9 @@ class Process:
     def _problems(self) -> list[str]:
         return self._engine.problems if self._engine else ["starting"]
 
+    def _notes(self) -> list[str]:
+        return self._engine.notes if self._engine else []
+
     async def serve(self) -> int:
         """Work until SIGTERM or SIGINT; the exit code."""
         return await self._until_stopped(self._work(), stopped=0, patience=0)
@@ -108,7 +111,7 @@ class Process:
     async def _open(self) -> Engine:
         """Health first: the first probe then waits instead of failing while handlers are imported."""
         first = self._bindings[0]
-        self._servers.append(self._listen(servers.probes(self._problems), first.health))
+        self._servers.append(self._listen(servers.probes(self._problems, self._notes), first.health))
         self._servers.append(self._listen(servers.metrics_app(self._metrics), first.metrics))
         self._connection = await connections.connect(
             first.broker.urls,

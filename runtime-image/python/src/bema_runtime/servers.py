@@ -22,12 +22,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from bema.contract import frames, names, triggers
+from bema.contract import frames, names, retentions, triggers
 from bema.contract.bindings import BoundApi, Listen
 from bema.contract.frames import End, Outcome
 from bema.contract.triggers import Kind
 from bema_runtime import traces
-from bema_runtime.committers import Abandoned, Committed, Conflicted, Overtaken, Result, Unfit
+from bema_runtime.committers import Abandoned, Committed, Conflicted, Full, Overtaken, Result, Unfit
 from bema_runtime.engines import Engine
 from bema_runtime.metrics import Metrics
 from bema_runtime.runs import Run, Unit
@@ -95,15 +95,16 @@ def listening_socket(listen: Listen) -> socket.socket:
     return opened
 
 
-def probes(problems: Callable[[], list[str]]) -> Starlette:
-    """`/livez`: the engine's loop answers. `/readyz`: 503 with the reasons while there are some."""
+def probes(problems: Callable[[], list[str]], notes: Callable[[], list[str]] = list) -> Starlette:
+    """`/livez`: the engine's loop answers. `/readyz`: 503 with the reasons while there are some; else `ok`, and what
+    else is worth knowing."""
 
     async def live(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def ready(request: Request) -> Response:
         found = problems()
-        return PlainTextResponse("\n".join(found or ["ok"]) + "\n", status_code=503 if found else 200)
+        return PlainTextResponse("\n".join(found or ["ok", *notes()]) + "\n", status_code=503 if found else 200)
 
     return Starlette(routes=[Route("/livez", live), Route("/readyz", ready)])
 
@@ -270,6 +271,10 @@ def _committed(run: Run, end: End, result: Result | None) -> Response:
             log.error("Cannot commit: %s", reason, extra=run.log_fields)
             _count(run, "failed")
             return problem(500, "Internal error", trace=run.trace_id)
+        case Full(reason=reason):
+            _count(run, "full")
+            later = {"Retry-After": f"{retentions.SWEEP_SECONDS:.0f}"}
+            return problem(503, "App storage full", detail=reason, headers=later, trace=run.trace_id)
         case Abandoned():
             _count(run, "abandoned")
             detail = "whether the request took effect is not known; ask again with the same data"

@@ -52,6 +52,11 @@ def plan(findings: Findings, env: Mapping[str, str], *, folder: Path, app: str, 
     )
 
 
+def names(plan: Plan) -> frozenset[str] | None:
+    """The names of all Steps; None while a file has a problem, for nobody knows then which Steps it has."""
+    return None if plan.broken else frozenset(found.name for found in plan.steps)
+
+
 def changes(running: Plan, wanted: Plan) -> list[str]:
     """Files whose Steps have to start, restart or stop. One that is broken now is no reason: it goes on."""
     changed = [file for file, digest in wanted.prints.items() if running.prints.get(file) != digest]
@@ -89,9 +94,9 @@ def warnings(steps: Sequence[Found]) -> Iterator[str]:
     """What Steps ask of their pods that one shared process cannot give."""
     for found in steps:
         pod = found.step().spec.pod
-        names = [variable.name for variable in pod.env or [] if variable.value_from is not None]
-        if names:
-            yield f"{found.name}: pod.env {', '.join(names)}: valueFrom works on a cluster only; set it in .env"
+        absent = [variable.name for variable in pod.env or [] if variable.value_from is not None]
+        if absent:
+            yield f"{found.name}: pod.env {', '.join(absent)}: valueFrom works on a cluster only; set it in .env"
         if pod.env_from:
             yield f"{found.name}: pod.envFrom works on a cluster only; set its variables in .env"
     for name, values in sorted(_declared(steps).items()):

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from bema.contract import bindings, errors
+from bema.contract import bindings, errors, retentions
 from bema.contract.bindings import Installation, Owner
 from bema.discoveries import Problem
 from bema.ports import admin, connections
+from bema.ports.janitors import Janitor
 from bema.ports.jetstream import JetStream
-from bema_cli import brokers, checks, discovery, events, options, plans, processes, sockets, watches, workers
+from bema_cli import brokers, checks, discovery, events, janitors, options, plans, processes, sockets, watches, workers
 from bema_cli.brokers import Broker
 from bema_cli.checks import Findings
 from bema_cli.events import Event
@@ -107,6 +108,7 @@ class Supervisor:
         self._stops = 0
         self._stale = False
         self._working: asyncio.Task[None] | None = None
+        self._cleaning: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Work until a signal says stop; the exit code. Raises `BemaError` for what keeps it from starting."""
@@ -162,9 +164,17 @@ class Supervisor:
             if not await self._watch.wait_watching():
                 self._say(events.Note("this system cannot watch so many folders; looking at them now and then"))
         await self._refresh()
+        self._cleaning = asyncio.create_task(self._cleaner(self._connection).run(self._say), name="janitor")
         while True:
             message = await self._messages.get()
             await self._handle(message)
+
+    def _cleaner(self, connection: connections.Connection) -> janitors.Cleaner:
+        installation = self._installation()
+        stream = bindings.app_stream(Owner(namespace=self._settings.app), installation).name
+        js = JetStream(connection)
+        janitor = Janitor(js, stream, retentions.of_installation(installation))
+        return janitors.Cleaner(js, janitor, stream, steps=lambda: plans.names(self._plan))
 
     async def _handle(self, message: _Message) -> None:
         match message:
@@ -387,6 +397,9 @@ class Supervisor:
         self._worker = None
 
     async def _close(self) -> None:
+        if self._cleaning is not None:
+            self._cleaning.cancel()
+            await asyncio.gather(self._cleaning, return_exceptions=True)
         if self._watch is not None:
             await self._watch.stop()
         await self._end_worker()

@@ -27,6 +27,9 @@ ACK_WAIT = 10.0
 DRAIN = 30.0
 PARTITIONS = 8
 DEDUP_SECONDS = 86_400
+STORAGE = 2**30
+EVENT_RETENTION = 24 * 3600.0
+DEAD_LETTER_RETENTION = 30 * 24 * 3600.0
 
 
 class Listen(Model):
@@ -55,6 +58,11 @@ class Installation(Model):
     """Copies of each app's stream."""
     memory: bool = False
     """Keep streams in memory only."""
+    storage_bytes: int = STORAGE
+    """Bytes that each app may use: of events, state and all else in its stream, one copy of it."""
+    event_retention_seconds: float = EVENT_RETENTION
+    """How long events are kept that nobody waits for any more."""
+    dead_letter_retention_seconds: float = DEAD_LETTER_RETENTION
     http: Listen = Listen(port=names.PORT_HTTP)
     health: Listen = Listen(port=names.PORT_HEALTH)
     metrics: Listen = Listen(port=names.PORT_METRICS)

@@ -26,7 +26,8 @@ BemaError
     ├── BrokerUnavailable   nobody answered; whether it happened may be unknown
     ├── BrokerRefused       an answer that says no, with the server's code
     ├── BrokerTooOld        a server that lacks what Bema needs
-    └── AppStreamOwned      the app's stream belongs to another installation or namespace
+    ├── AppStreamOwned      the app's stream belongs to another installation or namespace
+    └── AppStorageFull      the app's storage is nearly used up: no events are added from outside
 """
 
 from __future__ import annotations
@@ -154,3 +155,7 @@ class BrokerTooOld(BrokerError):
 
 class AppStreamOwned(BrokerError):
     """The app's stream belongs to another installation or namespace."""
+
+
+class AppStorageFull(BrokerError):
+    """The app's storage is nearly used up. Nothing was written; it works again when events were settled and removed."""

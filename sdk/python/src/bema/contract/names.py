@@ -170,6 +170,11 @@ def root(namespace: str, installation: str = "") -> str:
     return f"bema.{app_id(namespace, installation)}"
 
 
+def root_of_stream(stream: str) -> str:
+    """The root of the app that a stream holds."""
+    return f"bema.{stream.removeprefix('BEMA-')}"
+
+
 def everything(root: str) -> str:
     return f"{root}.>"
 
@@ -210,12 +215,20 @@ def retry_filter(root: str, step: str) -> str:
     return f"{root}.retry.{step}.>"
 
 
+def retries(root: str) -> str:
+    return f"{root}.retry.>"
+
+
 def retry_prefix(root: str, step: str) -> str:
     return f"{root}.retry.{step}."
 
 
 def timer(root: str, timer_id: str) -> str:
     return f"{root}.timer.{encode(timer_id, what='timer id')}"
+
+
+def timers(root: str) -> str:
+    return f"{root}.timer.>"
 
 
 def retry_timer(root: str, step: str, run: str) -> str:
@@ -246,6 +259,10 @@ def end(root: str, step: str, kind: str, run: str) -> str:
 
 def end_filter(root: str, step: str) -> str:
     return f"{root}.end.{step}.>"
+
+
+def ends_of_kind(root: str, step: str, kind: str) -> str:
+    return f"{root}.end.{step}.{kind}.>"
 
 
 def dedup(root: str, topic: str, event_id: str) -> str:
@@ -289,6 +306,30 @@ def listing(token: str) -> str:
 
 def meta(root: str, what: str) -> str:
     return f"{root}.meta.{what}"
+
+
+def floor(root: str, durable: str) -> str:
+    """Where the floor of a consumer is recorded."""
+    return f"{root}.meta.floor.{durable}"
+
+
+def floors(root: str) -> str:
+    return f"{root}.meta.floor.>"
+
+
+def quota(root: str) -> str:
+    """Where the janitor says how full the app's storage is."""
+    return meta(root, "quota")
+
+
+def changes(root: str) -> str:
+    """Every change of a watched group of state."""
+    return f"{root}.chg.>"
+
+
+def ticks(root: str) -> str:
+    """Every cron tick that is an event."""
+    return f"{root}.tick.>"
 
 
 def durable(step: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bema.contract import errors, names
+from bema.contract import errors, floors, names
 from bema.contract.bindings import AppStream, Consumer
 from bema.ports.jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, JetStream
+
+log = logging.getLogger(__name__)
 
 MINIMUM_SERVER = (2, 14, 0)
 """The first nats-server with atomic batches, schedules and everything else that a commit rests on."""
@@ -28,10 +31,30 @@ class ConsumerState:
     metadata: Mapping[str, str]
     filters: Sequence[str] = ()
     """Subjects that it hears, wildcards among them."""
+    ack_floor: int = 0
+    """The stream's sequence up to which it has been answered for all that it was given."""
+    created: str = ""
+    """When it was made, RFC 3339."""
 
     @property
     def backlog(self) -> int:
         return self.pending + self.unacked
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """What a stream holds."""
+
+    created: str
+    """RFC 3339: another time after a reinstall."""
+    messages: int
+    bytes: int
+    last: int
+    """The last sequence; 0 when there never was a message."""
+    last_time: str
+    """When that was stored, RFC 3339."""
+    replicas: int
+    metadata: Mapping[str, str]
 
 
 def check_server(js: JetStream) -> None:
@@ -113,8 +136,26 @@ async def _stream_info(js: JetStream, name: str) -> Any | None:
 
 async def stream_created(js: JetStream, name: str) -> str:
     """When the stream was made, RFC 3339: another time after a reinstall."""
-    info = await js.api(f"STREAM.INFO.{name}")
-    return str(info["created"])
+    return (await stream_state(js, name)).created
+
+
+async def stream_state(js: JetStream, name: str) -> StreamState:
+    """What a stream holds now, says its leader. Raises `BrokerRefused` when there is no such stream."""
+    return state_of(await js.api(f"STREAM.INFO.{name}"))
+
+
+def state_of(info: Mapping[str, Any]) -> StreamState:
+    """The state in the server's description of a stream."""
+    state = info["state"]
+    return StreamState(
+        created=str(info["created"]),
+        messages=int(state["messages"]),
+        bytes=int(state["bytes"]),
+        last=int(state["last_seq"]),
+        last_time=str(state["last_ts"]),
+        replicas=int(info["config"].get("num_replicas", 1)),
+        metadata=info["config"].get("metadata") or {},
+    )
 
 
 async def stream_names(js: JetStream) -> set[str]:
@@ -139,11 +180,24 @@ async def delete_stream(js: JetStream, stream: AppStream) -> None:
         await js.api(f"STREAM.DELETE.{stream.name}")
 
 
+async def delete_silent_stream(js: JetStream, name: str, seen: StreamState) -> bool:
+    """Remove a stream if it is still the one that was seen and nothing was written to it since; whether it was
+    removed."""
+    now = await stream_state(js, name)
+    if (now.created, now.last) != (seen.created, seen.last):
+        return False
+    await js.api(f"STREAM.DELETE.{name}")
+    return True
+
+
 async def ensure_consumer(js: JetStream, stream: str, consumer: Consumer) -> None:
-    """Make a Step's consumer, or bring it up to date in place: its position and backlog stay."""
+    """Make a Step's consumer, or bring it up to date in place: its position and backlog stay. One that was lost
+    begins behind its recorded floor."""
     found = await _consumer_info(js, stream, consumer.durable)
     wanted = _consumer_config(consumer)
-    if found is not None:
+    if found is None:
+        wanted |= await _start(js, stream, consumer)
+    else:
         config = found["config"]
         wanted = {**config, **{key: value for key, value in wanted.items() if key not in _IMMUTABLE}}
         wanted["metadata"] = {**(config.get("metadata") or {}), **consumer.metadata}
@@ -151,6 +205,33 @@ async def ensure_consumer(js: JetStream, stream: str, consumer: Consumer) -> Non
             return
     endpoint = f"CONSUMER.CREATE.{stream}.{consumer.durable}"
     await js.api(endpoint, {"stream_name": stream, "config": wanted, "action": "" if found else "create"})
+
+
+async def _start(js: JetStream, stream: str, consumer: Consumer) -> dict[str, Any]:
+    """Where a consumer that is not there begins: behind its floor if there was one before, for the same Step."""
+    floor = await _recorded_floor(js, stream, consumer)
+    if floor is not None:
+        log.warning("The consumer %s/%s was lost; it begins at sequence %d", stream, consumer.durable, floor + 1)
+        return {"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}
+    match consumer.deliver_from:
+        case "Beginning":
+            return {"deliver_policy": "all"}
+        case "Now":
+            return {"deliver_policy": "new"}
+        case time:
+            return {"deliver_policy": "by_start_time", "opt_start_time": time}
+
+
+async def _recorded_floor(js: JetStream, stream: str, consumer: Consumer) -> int | None:
+    stored = await js.get_last(stream, names.floor(names.root_of_stream(stream), consumer.durable))
+    if stored is None:
+        return None
+    try:
+        record = floors.read(stored.data)
+    except ValueError as error:
+        log.warning("The consumer %s/%s begins as a new one would: %s", stream, consumer.durable, error)
+        return None
+    return record.floor if record.of.uid == consumer.metadata.get(names.METADATA_STEP_UID, "") else None
 
 
 def _same(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -161,22 +242,13 @@ def _same(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def _filters(config: Mapping[str, Any]) -> list[str]:
-    return [str(subject) for subject in config.get("filter_subjects") or [config.get("filter_subject")]]
+    return [str(subject) for subject in config.get("filter_subjects") or [config.get("filter_subject") or ">"]]
 
 
 def _consumer_config(consumer: Consumer) -> dict[str, Any]:
-    start: dict[str, Any]
-    match consumer.deliver_from:
-        case "Beginning":
-            start = {"deliver_policy": "all"}
-        case "Now":
-            start = {"deliver_policy": "new"}
-        case time:
-            start = {"deliver_policy": "by_start_time", "opt_start_time": time}
     return {
         "durable_name": consumer.durable,
         "name": consumer.durable,
-        **start,
         "ack_policy": "explicit",
         "ack_wait": int(consumer.ack_wait_seconds * 1e9),
         "max_deliver": -1,
@@ -222,15 +294,19 @@ async def consumer_states(js: JetStream, stream: str) -> dict[str, ConsumerState
                 unacked=int(info["num_ack_pending"]),
                 metadata=info["config"].get("metadata") or {},
                 filters=_filters(info["config"]),
+                ack_floor=int(info["ack_floor"]["stream_seq"]),
+                created=str(info["created"]),
             )
         if not page.get("consumers") or len(states) >= int(page["total"]):
             return states
 
 
 async def delete_consumer(js: JetStream, stream: str, durable: str) -> None:
-    """Remove a consumer and with it the position of its Step. Nothing there is no error."""
+    """Remove a consumer and with it the position of its Step, also the recorded one: a consumer of that name begins as
+    a new one. Nothing there is no error."""
     try:
         await js.api(f"CONSUMER.DELETE.{stream}.{durable}")
+        await js.purge(stream, names.floor(names.root_of_stream(stream), durable), below=None)
     except errors.BrokerRefused as refused:
         if refused.code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
             raise

@@ -21,6 +21,11 @@ NO_MESSAGE = 10037
 """There is no message with that sequence or on that subject."""
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
+WRONG_SEQUENCE = (10071, 10164)
+"""The subject's last message is not the expected one; the latter code while another publish is under way."""
+
+PURGE_SECONDS = 30.0
+"""How long a purge may take on a busy server."""
 
 _SUBJECTS = 100_000
 """Subjects that the server names in one answer."""
@@ -28,9 +33,11 @@ _SUBJECTS = 100_000
 MAX_HEADERS = 65_535
 """Bytes of a message's headers that the server stores."""
 
+BATCH_PREFIX = "Nats-Batch-"
 BATCH_ID = "Nats-Batch-Id"
 BATCH_SEQUENCE = "Nats-Batch-Sequence"
 BATCH_COMMIT = "Nats-Batch-Commit"
+EXPECTED_PREFIX = "Nats-Expected-"
 EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
 ROLLUP = "Nats-Rollup"
 TTL = "Nats-TTL"
@@ -75,8 +82,19 @@ class JetStream:
 
     async def get_last(self, stream: str, subject: str, *, timeout: float = 5.0) -> Stored | None:
         """The last message on a subject, from the stream's leader, or None."""
+        return await self._get(stream, {"last_by_subj": subject}, timeout)
+
+    async def get_next(self, stream: str, subject_filter: str, *, start: int = 1) -> Stored | None:
+        """The first message from a sequence on that a filter matches, from the stream's leader, or None."""
+        return await self._get(stream, {"next_by_subj": subject_filter, "seq": start})
+
+    async def get_since(self, stream: str, time: str) -> Stored | None:
+        """The first message stored at a time or later, RFC 3339, from the stream's leader, or None."""
+        return await self._get(stream, {"next_by_subj": ">", "start_time": time})
+
+    async def _get(self, stream: str, request: Mapping[str, Any], timeout: float = 5.0) -> Stored | None:
         try:
-            answer = await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, timeout=timeout)
+            answer = await self.api(f"STREAM.MSG.GET.{stream}", request, timeout=timeout)
         except errors.BrokerRefused as refused:
             if refused.code == NO_MESSAGE:
                 return None
@@ -95,13 +113,14 @@ class JetStream:
 
     async def get(self, stream: str, sequence: int) -> Stored | None:
         """The message with a sequence, from the stream's leader, or None when there is none any more."""
-        try:
-            answer = await self.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence})
-        except errors.BrokerRefused as refused:
-            if refused.code == NO_MESSAGE:
-                return None
-            raise
-        return _stored(answer["message"])
+        return await self._get(stream, {"seq": sequence})
+
+    async def purge(self, stream: str, subject_filter: str, *, below: int | None) -> int:
+        """Remove the messages that a filter matches and whose sequence is lower, or all of them; how many those
+        were."""
+        request = {"filter": subject_filter, **({} if below is None else {"seq": below})}
+        answer = await self.api(f"STREAM.PURGE.{stream}", request, timeout=PURGE_SECONDS)
+        return int(answer["purged"])
 
     async def scan(self, stream: str, subject_filter: str, *, start: int = 1) -> AsyncIterator[Stored]:
         """Every message that a filter matches, in order of sequence. It may lag behind writes."""

@@ -50,6 +50,7 @@ class Pull:
         self._watch: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
         self._stopped = False
+        self._held = False
         self.problem: str | None = None
         """Why nothing comes, such as a consumer that was deleted; None while all is well."""
 
@@ -58,10 +59,16 @@ class Pull:
         return self._in_hand
 
     async def start(self) -> None:
-        self._inbox = await self._connection.listen(f"{self._prefix}.*", self._take)
         self._connection.on_reconnect(self._begin_again)
         self._watch = asyncio.create_task(self._keep_asking(), name=f"pull {self._name}")
         self._wanted.set()
+
+    def hold(self, held: bool) -> None:
+        """Take nothing more until told otherwise. What was asked for is not waited for: nobody listens any more, so
+        the server keeps it."""
+        if held != self._held:
+            self._held = held
+            self._wanted.set()
 
     def done(self, count: int = 1) -> None:
         self._in_hand -= count
@@ -127,6 +134,9 @@ class Pull:
                 elif self._free() * 2 < self._capacity:
                     continue
             self._wanted.clear()
+            if self._held:
+                await self._fall_silent()
+                continue
             if self.problem is not None:
                 await asyncio.sleep(0.25)
             await self._ask()
@@ -135,6 +145,9 @@ class Pull:
         batch = self._free()
         if batch <= 0 or self._stopped:
             return
+        if self._inbox is None:
+            self._prefix = self._connection.new_inbox()
+            self._inbox = await self._connection.listen(f"{self._prefix}.*", self._take)
         self._generation += 1
         self._asked[self._generation] = batch
         request = {"batch": batch, "expires": int(EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)}
@@ -143,6 +156,14 @@ class Pull:
             await self._connection.write(publish_command(self._subject, json.dumps(request).encode(), reply=reply))
         except errors.BrokerUnavailable:
             self._asked.pop(self._generation, None)
+
+    async def _fall_silent(self) -> None:
+        """What the server has sent already is still delivered, during this call."""
+        inbox, self._inbox = self._inbox, None
+        if inbox is not None:
+            await (inbox.drain() if self._connection.is_connected else inbox.close())
+        self._asked.clear()
+        self.problem = None
 
     def _begin_again(self) -> None:
         """Forget what was asked for: after a reconnect, or a long silence, nobody will answer it."""
