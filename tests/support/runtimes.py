@@ -26,8 +26,8 @@ NAMESPACE = "shop"
 class App:
     """Steps in a folder, their stream and consumers, and runtime processes that execute them."""
 
-    def __init__(self, nats_url: str, folder: Path, files: dict[str, str]) -> None:
-        self.nats_url = nats_url
+    def __init__(self, nats_url: str | list[str], folder: Path, files: dict[str, str]) -> None:
+        self.nats_urls = [nats_url] if isinstance(nats_url, str) else nats_url
         self.folder = folder
         self.root = names.root(NAMESPACE)
         self.stream = names.stream(NAMESPACE)
@@ -48,14 +48,16 @@ class App:
         nats_url: str | None = None,
         only: list[str] | None = None,
         wait: bool = True,
+        replicas: int = 1,
     ) -> None:
-        self.connection = await connections.connect([self.nats_url], name="test", wait=5)
+        self.connection = await connections.connect(self.nats_urls, name="test", wait=5)
         self.js = JetStream(self.connection)
         owner = Owner(namespace=NAMESPACE)
         for file in sorted(self.folder.rglob("*_step.py")):
             path = str(file.relative_to(self.folder))
             installation = Installation(
-                broker=Broker(urls=[nats_url or self.nats_url]),
+                broker=Broker(urls=[nats_url] if nats_url else self.nats_urls),
+                replicas=replicas,
                 memory=memory,
                 http=Listen(host="127.0.0.1", port=self.http_port),
                 health=Listen(host="127.0.0.1"),
