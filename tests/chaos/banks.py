@@ -22,11 +22,13 @@ WITNESSES = "BEMA_CHAOS_WITNESSES"
 """The variable that tells handlers the file in which they write that they were begun."""
 
 _WITNESS = """
-import json, os, time
-FILE = os.open(os.environ["BEMA_CHAOS_WITNESSES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+import functools, json, os, time
+@functools.cache
+def file():
+    return os.open(os.environ["BEMA_CHAOS_WITNESSES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 def begun(ctx):
     line = {"step": ctx.step, "run": ctx.run_id, "attempt": ctx.attempt, "pid": os.getpid(), "at": time.monotonic()}
-    os.write(FILE, json.dumps(line).encode() + b"\\n")
+    os.write(file(), json.dumps(line).encode() + b"\\n")
 """
 _TRANSFER = """
 from bema import NonRetryable

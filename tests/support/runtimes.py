@@ -80,9 +80,20 @@ class App:
             for worker in self.workers:
                 await worker.wait_ready()
 
-    def spawn(self, *, only: list[str] | None = None, once: bool = False, env: dict[str, str] | None = None) -> Worker:
+    def spawn(
+        self,
+        *,
+        only: list[str] | None = None,
+        once: bool = False,
+        env: dict[str, str] | None = None,
+        urls: list[str] | None = None,
+        module: str = "bema_runtime",
+    ) -> Worker:
+        """Start a worker: for some of the Steps, with a way of its own to the broker, or by another module."""
         chosen = [binding for binding in self.bindings if only is None or binding.step in only]
-        worker = Worker(self.folder, len(self.workers), chosen, once=once, env=env)
+        if urls is not None:
+            chosen = [binding.model_copy(update={"broker": Broker(urls=urls)}) for binding in chosen]
+        worker = Worker(self.folder, len(self.workers), chosen, module=module, once=once, env=env)
         self.workers.append(worker)
         return worker
 
@@ -165,7 +176,14 @@ class Worker:
     """One runtime process."""
 
     def __init__(
-        self, folder: Path, number: int, chosen: list[Binding], *, once: bool, env: dict[str, str] | None
+        self,
+        folder: Path,
+        number: int,
+        chosen: list[Binding],
+        *,
+        module: str = "bema_runtime",
+        once: bool = False,
+        env: dict[str, str] | None = None,
     ) -> None:
         self.health = brokers.free_port()
         self.metrics_port = brokers.free_port()
@@ -183,7 +201,7 @@ class Worker:
             arguments += ["--binding", str(file)]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "bema_runtime", *arguments, *(["--once"] if once else [])],
+                [sys.executable, "-m", module, *arguments, *(["--once"] if once else [])],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
