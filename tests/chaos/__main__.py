@@ -12,16 +12,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.chaos import reports, trials
-from tests.chaos.trials import Report, Settings
+from tests.chaos import counters, reports, trials
+from tests.chaos.counters import Counted
+from tests.chaos.trials import Kind, Report, Settings
 from tools.demo import screens
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Breaks everything around a bank.")
     parser.add_argument("--seed", type=int, help="repeats a schedule; another one each time when it is not given")
-    parser.add_argument("--replicas", type=int, action="append", choices=[1, 3], help="1, 3 or both; default both")
-    parser.add_argument("--runs", type=int, default=20_000, help="at least so many, for each")
+    parser.add_argument("--kind", type=Kind, action="append", choices=list(Kind), help="where; default everywhere")
+    parser.add_argument("--runs", type=int, default=20_000, help="at least so many in each")
     parser.add_argument("--rounds", type=int, default=4, help="how often each fault strikes")
     parser.add_argument("--only", action="append", default=[], metavar="FAULT", help="a fault's name; default all")
     parser.add_argument("--folder", type=Path, help="where histories and contents stay; default a new one")
@@ -30,15 +31,22 @@ def main() -> int:
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="bema-chaos-"))
     console = Console(width=None if sys.stdout.isatty() else 180)
     found = []
-    for replicas in arguments.replicas or [1, 3]:
-        settings = Settings(seed, replicas, arguments.runs, arguments.rounds, arguments.only)
-        console.print(f"R{replicas}, --seed {seed}, files in {folder}/r{replicas}", soft_wrap=True)
-        found.append(_trial(settings, folder / f"r{replicas}"))
+    for kind in arguments.kind or list(Kind):
+        settings = Settings(seed, kind, arguments.runs, arguments.rounds, arguments.only)
+        console.print(f"{kind}: --seed {seed}, files in {folder / kind}", soft_wrap=True)
+        found.append(_trial(settings, folder / kind))
         reports.show(console, found[-1])
+    counted = [] if arguments.kind or arguments.only else [_count(folder, way) for way in counters.WAYS]
+    for result in counted:
+        console.print(str(result), markup=False, soft_wrap=True)
     bad = [report for report in found if report.violations or report.missed]
     violations = sum(report.violations for report in found)
     console.print(f"{sum(report.runs for report in found):,} runs, {violations} violations, seed {seed}")
-    return int(bool(bad))
+    return int(bool(bad) or not all(result.right for result in counted))
+
+
+def _count(folder: Path, way: str) -> Counted:
+    return asyncio.run(counters.count(folder / f"counter-{counters.WAYS.index(way)}", way, memory=False))
 
 
 def _trial(settings: Settings, folder: Path) -> Report:

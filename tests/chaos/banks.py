@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 APP = "shop"
-ACCOUNTS = 400
+ACCOUNTS = 1000
 POPULAR = 20
 """The first accounts: a part of all transfers is among them alone, so that runs conflict."""
 OPENING = 1000
@@ -110,7 +110,7 @@ def wishes(user: str, chance: random.Random) -> Iterator[Transfer]:
     """The transfers of one user, endless; the same for the same user and seed."""
     number = 0
     while True:
-        one, other = chance.sample(range(POPULAR if chance.random() < 0.15 else ACCOUNTS), 2)
+        one, other = chance.sample(range(POPULAR if chance.random() < 0.1 else ACCOUNTS), 2)
         kind = chance.random()
         amount: int | str = chance.randint(1, 300)
         if kind < 0.01:

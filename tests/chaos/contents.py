@@ -7,7 +7,7 @@ import datetime
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,12 @@ async def client(urls: Sequence[str]) -> AsyncIterator[Client]:
         ping_interval=1,
         max_outstanding_pings=2,
         error_cb=quiet,
-        dont_randomize=False,
     )
     try:
         yield found
     finally:
-        await found.close()
+        with suppress(OSError, nats.errors.Error):  # the broker may be gone before
+            await found.close()
 
 
 class Reader:

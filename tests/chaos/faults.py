@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import nats.errors
 
 from tests.chaos import contents
-from tests.chaos.worlds import PATIENCE, WORKERS, World
+from tests.chaos.places import PATIENCE
+from tests.chaos.worlds import WORKERS, World
 from tests.support import waits
 from tests.support.brokers import NatsServer
 

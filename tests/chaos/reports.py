@@ -13,7 +13,7 @@ MOST_SHOWN = 8
 def show(console: Console, report: Report) -> None:
     """The table of a trial, and the violations, if there are any."""
     settings = report.settings
-    title = f"R{settings.replicas}, seed {settings.seed}: {report.runs:,} runs in {report.seconds:.0f} s"
+    title = f"{settings.kind}, seed {settings.seed}: {report.runs:,} runs in {report.seconds:.0f} s"
     table = Table(title=title, title_justify="left")
     table.add_column("")
     table.add_column("all", justify="right")

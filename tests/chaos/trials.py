@@ -6,15 +6,18 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from tests.chaos import checkers, contents, faults, histories, worlds
+from tests.chaos import checkers, contents, dev_worlds, faults, histories, worlds
 from tests.chaos.checkers import Check
-from tests.chaos.faults import Strike
+from tests.chaos.faults import Blow
+from tests.chaos.places import Place
 from tests.chaos.users import User
-from tests.chaos.worlds import World
 
 USERS = 6
 TRIES = 6
@@ -24,12 +27,27 @@ Tell = Callable[[int, int], None]
 """Told how many runs have ended and how many faults have struck, about."""
 
 
+Strike = Callable[[Any, random.Random], Awaitable[Blow]]
+"""A fault of one kind of world."""
+
+
+class Kind(StrEnum):
+    """Where the bank runs."""
+
+    R1 = "R1"
+    """Three workers, one broker, a file store."""
+    R3 = "R3"
+    """Three workers, three brokers with a copy each."""
+    DEV = "dev"
+    """`bema dev --persist`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What makes a trial, and makes it again."""
 
     seed: int
-    replicas: int
+    kind: Kind
     runs: int
     """How many runs there are to be, at least."""
     rounds: int
@@ -74,21 +92,40 @@ class Report:
 
 
 def lanes(settings: Settings) -> list[list[tuple[str, Strike]]]:
-    """What strikes, in order: workers and brokers at the same time."""
-    brokers = {**faults.OF_BROKERS, **(faults.OF_CLUSTERS if settings.replicas > 1 else {})}
+    """What strikes, in order; workers and brokers at the same time."""
+    kinds: list[Mapping[str, Strike]]
+    match settings.kind:
+        case Kind.R1:
+            kinds = [faults.OF_WORKERS, faults.OF_BROKERS]
+        case Kind.R3:
+            kinds = [faults.OF_WORKERS, {**faults.OF_BROKERS, **faults.OF_CLUSTERS}]
+        case Kind.DEV:
+            kinds = [dev_worlds.OF_DEVS]
     found = []
-    for number, kinds in enumerate((faults.OF_WORKERS, brokers)):
-        chosen = [(name, strike) for name, strike in kinds.items() if not settings.only or name in settings.only]
+    for number, strikes in enumerate(kinds):
+        chosen = [(name, strike) for name, strike in strikes.items() if not settings.only or name in settings.only]
         lane = chosen * settings.rounds
         random.Random(f"{settings.seed} lane {number}").shuffle(lane)
         found.append(lane)
     return found
 
 
+@asynccontextmanager
+async def _world(settings: Settings, folder: Path) -> AsyncIterator[Place]:
+    match settings.kind:
+        case Kind.DEV:
+            async with dev_worlds.running(folder) as place:
+                yield place
+        case Kind.R1 | Kind.R3:
+            store, replicas = (96 << 20) + 6000 * settings.runs, 1 if settings.kind is Kind.R1 else 3
+            async with worlds.running(folder, replicas=replicas, store_bytes=store) as world:
+                yield world
+
+
 class Trial:
     """One world and its faults."""
 
-    def __init__(self, world: World, settings: Settings, tell: Tell) -> None:
+    def __init__(self, world: Place, settings: Settings, tell: Tell) -> None:
         self._world = world
         self._settings = settings
         self._tell = tell
@@ -105,6 +142,7 @@ class Trial:
         seed = str(self._settings.seed)
         self._users = [User(f"u{number}", self._world, seed, self._enough) for number in range(USERS)]
         working = [asyncio.create_task(user.work()) for user in self._users]
+        watching = asyncio.create_task(self._world.watch())
         telling = asyncio.create_task(self._keep_telling())
         try:
             async with asyncio.TaskGroup() as group:
@@ -114,9 +152,9 @@ class Trial:
             await asyncio.gather(*working)
             await self._world.wait_idle()
         finally:
-            for task in (*working, telling):
+            for task in (*working, watching, telling):
                 task.cancel()
-            await asyncio.gather(*working, telling, return_exceptions=True)
+            await asyncio.gather(*working, watching, telling, return_exceptions=True)
 
     async def _strike_all(self, lane: int, strikes: list[tuple[str, Strike]]) -> None:
         for number, (name, strike) in enumerate(strikes):
@@ -153,16 +191,11 @@ class Trial:
 async def run(settings: Settings, folder: Path, tell: Tell) -> Report:
     """One trial in a folder; what the checker read stays there. An error carries what servers and workers said."""
     began = time.monotonic()
-    store = (96 << 20) + 6000 * settings.runs
-    async with worlds.running(folder, replicas=settings.replicas, store_bytes=store) as world:
+    async with _world(settings, folder) as world:
         trial = Trial(world, settings, tell)
-        try:
-            await trial.run()
-            contents.save(await world.contents(), folder / "contents.json")
-            report = judge(settings, folder, trial.faults, time.monotonic() - began)
-        except BaseException as error:
-            error.add_note(world.explain())
-            raise
+        await trial.run()
+        contents.save(await world.contents(), folder / "contents.json")
+        report = judge(settings, folder, trial.faults, time.monotonic() - began)
         if report.violations:
             print(world.explain())
     return report

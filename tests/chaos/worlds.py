@@ -14,34 +14,25 @@ from typing import Any
 
 from tests.chaos import banks, contents, skews
 from tests.chaos.contents import Contents, Reader
-from tests.chaos.histories import Recorder
-from tests.chaos.witnesses import Begun, Witnesses
+from tests.chaos.places import PATIENCE, Place
 from tests.support import waits
 from tests.support.brokers import NatsServer
 from tests.support.clusters import Cluster
 from tests.support.proxies import Proxy
 from tests.support.runtimes import App, Worker
 
-PATIENCE = 90.0
-"""Seconds that anything may take on a busy machine."""
 WORKERS = 3
 
 
-class World:
+class World(Place):
     """Three workers; the last is far: its way to each broker leads through a proxy."""
 
-    recorder: Recorder
-    reader: Reader
-    app: App
-
     def __init__(self, folder: Path, *, replicas: int, store_bytes: int) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.replicas = replicas
         self.cluster: Cluster | None = None
-        self.backlog = 0
         self.workers: list[Worker] = []
         self.proxies: list[Proxy] = []
-        self.witnesses = Witnesses(folder / "witnesses.jsonl")
         settings = [f"jetstream {{ max_file_store: {store_bytes} }}"]
         if replicas == 1:
             file = folder / "server.conf"
@@ -50,6 +41,7 @@ class World:
         else:
             self.cluster = Cluster(folder / "cluster", size=replicas, settings=settings)
             self.nodes = self.cluster.nodes
+        self.app = App(self.urls, folder / "app", banks.FILES)
 
     @property
     def urls(self) -> list[str]:
@@ -60,13 +52,9 @@ class World:
             await asyncio.to_thread(self.cluster.start)
         else:
             await asyncio.to_thread(self.nodes[0].start)
-        self.recorder = Recorder(self.folder / "history.jsonl")
-        plan = {"accounts": [f"a{n}" for n in range(banks.ACCOUNTS)], "opening": banks.OPENING, "fee": banks.FEE}
-        self.recorder.add("plan", "driver", **plan)
         for node in self.nodes:
             self.proxies.append(Proxy(node.port))
             await self.proxies[-1].start()
-        self.app = App(self.urls, self.folder / "app", banks.FILES)
         await self.app.start(workers=0, replicas=self.replicas)
         for place in range(WORKERS):
             self.workers.append(self.spawn(place))
@@ -103,57 +91,6 @@ class World:
         if self.cluster is not None:
             await self.cluster.wait_current(self.app.stream)
 
-    async def busy(self, pid: int | None = None) -> None:
-        """Until a handler was begun just now, in a process or in any."""
-        await waits.until(
-            lambda: time.monotonic() - self.witnesses.latest(pid) < 0.15,
-            "a handler to begin",
-            timeout=PATIENCE,
-            explain=self.explain,
-        )
-
-    async def watch(self) -> None:
-        """Know how many events are on their way, as far as the broker answers."""
-        while True:
-            found = await self.reader.waiting()
-            if found is not None:
-                self.backlog = sum(found.values())
-            await asyncio.sleep(0.2)
-
-    async def hits(self, at: float, *, pid: int | None = None, since: float | None = None) -> set[tuple[str, str]]:
-        """The runs that were in hand at a moment: begun before it, and ended after it. With `since`, all that were
-        begun between. Waits until each has ended."""
-        wall = time.time() - time.monotonic()
-        struck = set()
-        for begun in self.witnesses.before(at, pid, since=since):
-            ended = await self._end(begun)
-            if since is not None or ended > at + wall:
-                struck.add(begun.place)
-        return struck
-
-    async def _end(self, begun: Begun) -> float:
-        """When a run ended, once it has."""
-
-        async def found() -> float | None:
-            return await self.reader.stored_at(f"end.{begun.step}.event.{begun.run}")
-
-        what = f"the end of run {begun.run} of {begun.step}"
-        return float(await waits.until(found, what, timeout=PATIENCE, explain=self.explain))
-
-    async def wait_idle(self) -> None:
-        """Until nothing is on its way; as long as the number changes, there is hope."""
-        last, since = -1, time.monotonic()
-        while True:
-            found = await self.reader.waiting()
-            left = None if found is None else sum(found.values())
-            if left == 0:
-                return
-            if left != last:
-                last, since = left if left is not None else last, time.monotonic()
-            if time.monotonic() - since > PATIENCE:
-                return
-            await asyncio.sleep(0.1)
-
     async def contents(self) -> Contents:
         await self.wait_whole()
         entries = await self.reader.everything()
@@ -184,7 +121,7 @@ class World:
             worker.stop(signal.SIGKILL)
         for proxy in self.proxies:
             await proxy.close()
-        with contextlib.suppress(AttributeError):
+        with contextlib.suppress(AttributeError):  # it may never have been connected
             await self.app.close()
         for node in self.nodes:
             node.stop(signal.SIGKILL)
@@ -204,17 +141,14 @@ def _copy(node: NatsServer, stream: str) -> str:
 
 @contextlib.asynccontextmanager
 async def running(folder: Path, *, replicas: int, store_bytes: int) -> AsyncIterator[World]:
-    """A world, and somebody who watches it."""
     world = World(folder, replicas=replicas, store_bytes=store_bytes)
     try:
         await world.start()
         async with contents.client(world.urls) as connection:
             world.reader = Reader(connection, banks.APP)
-            watching = asyncio.create_task(world.watch())
-            try:
-                yield world
-            finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+            yield world
+    except BaseException as error:
+        error.add_note(world.explain())
+        raise
     finally:
         await world.close()
