@@ -117,7 +117,7 @@ TIERS: dict[str, Callable[[], Result]] = {
     "unit": lambda: tests("unit"),
     "integration": lambda: tests("integration", "-n", "2"),  # most of their time is waiting
     "bench": bench,
-    "chaos": lambda: tests("chaos", "-s"),  # what it counted is worth seeing when all is well, too
+    "chaos": lambda: tests("chaos", "-n", "2", "-rP"),  # what was counted is worth seeing when all is well, too
     "e2e": e2e,
 }
 

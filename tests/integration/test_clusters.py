@@ -66,3 +66,29 @@ async def test_leaders_that_leave_die_and_return_lose_and_double_nothing(cluster
         assert len(await app.events("b")) == 150
     finally:
         await app.close()
+
+
+FIRST = """
+config = {"triggers": [{"event": {"topics": ["a"]}}], "emits": ["b"], "concurrency": 32}
+async def handler(data, ctx):
+    await ctx.state.set("seen", str(data["n"]), 1)
+    await ctx.emit("b", data)
+"""
+SECOND = """
+config = {"triggers": [{"event": {"topics": ["b"]}}], "concurrency": 32}
+async def handler(data, ctx):
+    found = await ctx.state.get("seen", str(data["n"]))
+    await ctx.state.increment("reads", "old" if found is None else "new")
+"""
+
+
+async def test_a_run_sees_what_the_run_before_it_committed(cluster: Cluster, tmp_path: Path) -> None:
+    app = App(cluster.urls, tmp_path / "app", {"steps/first_step.py": FIRST, "steps/second_step.py": SECOND})
+    try:
+        await app.start(workers=2, replicas=3)
+        await cluster.wait_leader(app.stream)
+        await emit(app, 0, 1500)
+        await app.wait_idle(timeout=90)
+        assert (await app.state("reads", "new"), await app.state("reads", "old")) == (1500, None)
+    finally:
+        await app.close()

@@ -138,6 +138,27 @@ async def test_what_does_not_end_within_the_drain_is_given_back(start_app) -> No
     await waits.until(lambda: begun(app) == 2, "the run begun again at once", timeout=5, explain=app.explain)
 
 
+FIRST_FAILS = """
+config = {"triggers": [{"event": {"topics": ["a"]}}], "retry": {"maxAttempts": 9, "initialSeconds": 0.5}}
+async def handler(data, ctx):
+    ctx.logger.info("begun")
+    if ctx.attempt == 1:
+        raise RuntimeError("not yet")
+    await ctx.state.increment("done", "n")
+"""
+
+
+async def test_an_event_whose_ack_was_lost_is_not_begun_again(start_app, proxy: Proxy) -> None:
+    app = await start_app({"steps/first_step.py": FIRST_FAILS}, nats_url=proxy.url)
+    proxy.cut_at(b"+ACK", before=True)
+    await app.emit("a", {})
+    await app.wait_state("done", "n", 1)
+    await waits.until(lambda: proxy.cuts == 1, "the cut")
+    await app.wait_idle(timeout=30)
+    assert begun(app) == 2, "the failed attempt and the next one: the event came again, and its end was known"
+    assert await app.state("done", "n") == 1
+
+
 async def test_an_attempt_past_its_timeout_is_cancelled_and_retried(start_app) -> None:
     app = await start_app({"steps/slow_step.py": SLOW % (0.5, 30)})
     await app.emit("a", {"n": 1})
