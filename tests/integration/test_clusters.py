@@ -11,6 +11,7 @@ import pytest
 
 from bema.contract import errors
 from tests.support import clusters, waits
+from tests.support.brokers import NatsServer
 from tests.support.clusters import Cluster
 from tests.support.runtimes import App
 
@@ -82,13 +83,29 @@ async def handler(data, ctx):
 """
 
 
+async def hinder(cluster: Cluster, leader: NatsServer) -> None:
+    """Stop and continue those who follow, one after the other, so that they are always behind."""
+    followers = [node for node in cluster.nodes if node is not leader]
+    try:
+        while True:
+            for node in followers:
+                node.pause()
+                await asyncio.sleep(0.1)
+                node.go_on()
+    finally:
+        for node in followers:
+            node.go_on()
+
+
 async def test_a_run_sees_what_the_run_before_it_committed(cluster: Cluster, tmp_path: Path) -> None:
     app = App(cluster.urls, tmp_path / "app", {"steps/first_step.py": FIRST, "steps/second_step.py": SECOND})
     try:
         await app.start(workers=2, replicas=3)
-        await cluster.wait_leader(app.stream)
-        await emit(app, 0, 1500)
+        hindering = asyncio.create_task(hinder(cluster, await cluster.wait_leader(app.stream)))
+        await asyncio.gather(*(emit(app, 100 * part, 100 * part + 100) for part in range(8)))
+        hindering.cancel()
+        await asyncio.gather(hindering, return_exceptions=True)
         await app.wait_idle(timeout=90)
-        assert (await app.state("reads", "new"), await app.state("reads", "old")) == (1500, None)
+        assert (await app.state("reads", "new"), await app.state("reads", "old")) == (800, None)
     finally:
         await app.close()
