@@ -62,22 +62,20 @@ class Place:
         """The runs that were in hand at a moment: begun before it, and ended after it. With `since`, all that were
         begun between. Waits until each has ended; one that does not is hit, and the checker's business."""
         wall = time.time() - time.monotonic()
-        struck = set()
+        struck, deadline = set(), time.monotonic() + PATIENCE
         for begun in self.witnesses.before(at, pid, since=since):
-            ended = await self._end(begun)
+            ended = await self._end(begun, deadline)
             if since is not None or ended is None or ended > at + wall:
                 struck.add(begun.place)
         return struck
 
-    async def _end(self, begun: Begun) -> float | None:
-        """When a run ended, once it has; None when it does not."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
+    async def _end(self, begun: Begun, deadline: float) -> float | None:
+        """When a run ended, once it has; None when it does not before a deadline that all of a fault's runs share."""
+        while True:
             ended = await self.reader.stored_at(f"end.{begun.step}.event.{begun.run}")
-            if ended is not None:
+            if ended is not None or time.monotonic() > deadline:
                 return ended
             await asyncio.sleep(0.02)
-        return None
 
     async def wait_idle(self) -> None:
         """Until nothing is on its way; as long as the number changes, there is hope."""
