@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 DISTRIBUTIONS := sdk/python runtime-image/python operator sdk/cli
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo dev test check unit integration e2e gen bench images cluster-up cluster-down demo-cluster clean
+.PHONY: help setup demo dev test check unit integration e2e chaos mutants gen bench images cluster-up cluster-down demo-cluster clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -36,6 +36,12 @@ check: setup ## Formatting, lint, types, imports, generated files
 
 unit integration e2e: setup ## One tier of the tests
 	@$(BIN)/python -m tools.tiers $@
+
+chaos: setup ## Break everything around a bank, 20,000 runs a time: ARGS="--seed 7 --kind R3" repeats
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+mutants: setup ## Remove each rule of the protocol once, in a copy, and see its test go red
+	@$(BIN)/python -m tools.mutants $(ARGS)
 
 gen: setup ## Write the CRD, the JSON Schemas and the golden vectors from the contract
 	@$(BIN)/python -m tools.gen

@@ -29,6 +29,7 @@ SOURCES = (
     "runtime-image/python/src",
     "tools",
     "bench",
+    "tests/chaos",
 )
 CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ruff check", ("-m", "ruff", "check", ".")),
@@ -116,6 +117,7 @@ TIERS: dict[str, Callable[[], Result]] = {
     "unit": lambda: tests("unit"),
     "integration": lambda: tests("integration", "-n", "2"),  # most of their time is waiting
     "bench": bench,
+    "chaos": lambda: tests("chaos", "-n", "2", "-rP"),  # what was counted is worth seeing when all is well, too
     "e2e": e2e,
 }
 

@@ -44,6 +44,10 @@ async def test_an_event_that_comes_twice_takes_effect_once(start_app) -> None:
     await waits.until(lambda: app.state("by", "2"), "the last event", explain=app.explain)
     await app.wait_idle()
     assert await app.state("runs", "total") == 2
+    # Those that came together met in the process's hands; one that comes after the end meets the marker
+    await app.emit("a", {"n": 1}, id="same")
+    await app.wait_idle()
+    assert await app.state("runs", "total") == 2
     assert len(await app.events("b")) == 2
 
 
@@ -153,14 +157,36 @@ async def test_sigterm_lets_runs_end_and_takes_no_more(start_app) -> None:
 
 
 async def test_what_does_not_end_within_the_drain_is_given_back(start_app) -> None:
-    app = await start_app({"steps/slow_step.py": SLOW % (60, 30)}, drain_seconds=0.3)
+    app = await start_app({"steps/slow_step.py": SLOW % (60, 30)}, drain_seconds=0.3, workers=2)
     await app.emit("a", {"n": 1})
     await waits.until(lambda: begun(app) == 1, "a begun run", explain=app.explain)
-    app.worker.stop(signal.SIGTERM)
-    assert await app.worker.wait_exit(5) == 0
+    [holder] = [worker for worker in app.workers if any(line["message"] == "begun" for line in worker.lines)]
+    holder.stop(signal.SIGTERM)
+    assert await holder.wait_exit(5) == 0
     assert await app.state("slow", "1") is None
-    await app.spawn().wait_ready()
+    # The broker alone would notice after ten seconds without a heartbeat
     await waits.until(lambda: begun(app) == 2, "the run begun again at once", timeout=5, explain=app.explain)
+
+
+FIRST_FAILS = """
+config = {"triggers": [{"event": {"topics": ["a"]}}], "retry": {"maxAttempts": 9, "initialSeconds": 0.5}}
+async def handler(data, ctx):
+    ctx.logger.info("begun")
+    if ctx.attempt == 1:
+        raise RuntimeError("not yet")
+    await ctx.state.increment("done", "n")
+"""
+
+
+async def test_an_event_whose_ack_was_lost_is_not_begun_again(start_app, proxy: Proxy) -> None:
+    app = await start_app({"steps/first_step.py": FIRST_FAILS}, nats_url=proxy.url)
+    proxy.cut_at(b"+ACK", before=True)
+    await app.emit("a", {})
+    await app.wait_state("done", "n", 1)
+    await waits.until(lambda: proxy.cuts == 1, "the cut")
+    await app.wait_idle(timeout=30)
+    assert begun(app) == 2, "the failed attempt and the next one: the event came again, and its end was known"
+    assert await app.state("done", "n") == 1
 
 
 async def test_an_attempt_past_its_timeout_is_cancelled_and_retried(start_app) -> None:

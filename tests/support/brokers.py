@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support import waits
@@ -36,15 +36,18 @@ def binary() -> str:
 
 
 class NatsServer:
-    """A server with JetStream on a port and a folder that stay the same over restarts."""
+    """A server with JetStream on a port and a folder that stay the same over restarts. `more` are arguments of its
+    command line."""
 
-    def __init__(self, folder: Path, *, store_bytes: int | None = None) -> None:
+    def __init__(self, folder: Path, *, store_bytes: int | None = None, more: Sequence[str] = ()) -> None:
         self.folder = folder
         self.store_bytes = store_bytes
         self.port = free_port()
         self.monitor = free_port()
         self.log = folder / "nats.log"
+        self.more = list(more)
         self._process: subprocess.Popen[bytes] | None = None
+        self._paused = False
 
     @property
     def url(self) -> str:
@@ -55,15 +58,31 @@ class NatsServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it can answer: it was started, and not paused."""
+        return self._process is not None and not self._paused
+
     def start(self) -> None:
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it without waiting for an answer: a member of a cluster has none before there is a quorum."""
         self.folder.mkdir(parents=True, exist_ok=True)
         arguments = ["-a", "127.0.0.1", "-p", str(self.port), "-m", str(self.monitor), "-js", "-sd", str(self.folder)]
         if self.store_bytes is not None:
             config = self.folder / "nats.conf"
             config.write_text(f"jetstream {{ max_file_store: {self.store_bytes} }}\n")
             arguments += ["-c", str(config)]
-        self._process = subprocess.Popen([binary(), *arguments, "-l", str(self.log)])
-        waits.until_sync(self._answers, f"nats-server on port {self.port}")
+        self._process = subprocess.Popen([binary(), *arguments, "-l", str(self.log), *self.more])
+
+    def wait(self, timeout: float = 10.0) -> None:
+        try:
+            waits.until_sync(self._answers, f"nats-server on port {self.port}", timeout=timeout)
+        except AssertionError as error:
+            error.add_note(self.last_words())
+            raise
 
     def _answers(self) -> bool:
         with (
@@ -73,10 +92,27 @@ class NatsServer:
             return bool(json.load(answer)["status"] == "ok")
         return False
 
+    def last_words(self, lines: int = 40) -> str:
+        """The end of its log."""
+        text = self.log.read_text("utf-8", "replace") if self.log.exists() else "no log"
+        return f"--- {self.log}\n" + "\n".join(text.splitlines()[-lines:])
+
+    def pause(self) -> None:
+        """SIGSTOP: the connections stand, and nobody answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        self._paused = True
+
+    def go_on(self) -> None:
+        if self._process is not None and self._paused:
+            self._process.send_signal(signal.SIGCONT)
+        self._paused = False
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(10)
+            self.go_on()
+            self._process.wait(30)
             self._process = None
 
 

@@ -1,4 +1,5 @@
-"""A TCP proxy in front of a nats-server that can cut a connection at a chosen moment."""
+"""A TCP proxy in front of a nats-server: it can cut connections, at a chosen moment too, hold what is sent, and be
+slow, each direction for itself."""
 
 from __future__ import annotations
 
@@ -9,6 +10,28 @@ from collections.abc import Callable
 Decide = Callable[[bytes], bool]
 
 
+class Way:
+    """One direction. What is held is not lost: it arrives late, as over a network that is back."""
+
+    def __init__(self) -> None:
+        self.delay = 0.0
+        """Seconds that every piece takes longer."""
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        self._open.clear()
+
+    def let_go(self) -> None:
+        self._open.set()
+
+    async def through(self) -> None:
+        """Return when a piece may go on."""
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        await self._open.wait()
+
+
 class Proxy:
     """Forwards bytes. While armed, cuts the connection around a piece from the client for which `matches` holds:
     before the server gets it, or after the server has got it and before the client hears the answer."""
@@ -17,6 +40,10 @@ class Proxy:
         self._target = target_port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_cut = False
+        self.up = Way()
+        """From the client to the server."""
+        self.down = Way()
         self.port = 0
         self.matches: Decide | None = None
         self.cut_before = False
@@ -43,11 +70,31 @@ class Proxy:
         left = self.cuts + times
         self.matches = lambda piece: marker in piece and self.cuts < left
 
+    def cut(self) -> None:
+        """Break all connections, and every new one until `mend`."""
+        self._is_cut = True
+        for task in list(self._tasks):
+            task.cancel()
+
+    def mend(self) -> None:
+        """The network is as it should be."""
+        self._is_cut = False
+        for way in (self.up, self.down):
+            way.delay = 0.0
+            way.let_go()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            if self._is_cut:
+                raise ConnectionResetError("cut")
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except (OSError, asyncio.CancelledError):
+            self._tasks.discard(task)
+            writer.close()
+            return
         silent = asyncio.Event()
         down = asyncio.create_task(self._down(up_reader, writer, silent))
         try:
@@ -71,6 +118,7 @@ class Proxy:
                 if self.cut_before:
                     return
                 silent.set()
+            await self.up.through()
             writer.write(piece)
             await writer.drain()
             if hit:
@@ -82,6 +130,7 @@ class Proxy:
         while piece := await reader.read(1 << 20):
             if silent.is_set():
                 continue
+            await self.down.through()
             writer.write(piece)
             await writer.drain()
         writer.close()

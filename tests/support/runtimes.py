@@ -26,8 +26,8 @@ NAMESPACE = "shop"
 class App:
     """Steps in a folder, their stream and consumers, and runtime processes that execute them."""
 
-    def __init__(self, nats_url: str, folder: Path, files: dict[str, str]) -> None:
-        self.nats_url = nats_url
+    def __init__(self, nats_url: str | list[str], folder: Path, files: dict[str, str]) -> None:
+        self.nats_urls = [nats_url] if isinstance(nats_url, str) else nats_url
         self.folder = folder
         self.root = names.root(NAMESPACE)
         self.stream = names.stream(NAMESPACE)
@@ -48,14 +48,16 @@ class App:
         nats_url: str | None = None,
         only: list[str] | None = None,
         wait: bool = True,
+        replicas: int = 1,
     ) -> None:
-        self.connection = await connections.connect([self.nats_url], name="test", wait=5)
+        self.connection = await connections.connect(self.nats_urls, name="test", wait=5)
         self.js = JetStream(self.connection)
         owner = Owner(namespace=NAMESPACE)
         for file in sorted(self.folder.rglob("*_step.py")):
             path = str(file.relative_to(self.folder))
             installation = Installation(
-                broker=Broker(urls=[nats_url or self.nats_url]),
+                broker=Broker(urls=[nats_url] if nats_url else self.nats_urls),
+                replicas=replicas,
                 memory=memory,
                 http=Listen(host="127.0.0.1", port=self.http_port),
                 health=Listen(host="127.0.0.1"),
@@ -78,9 +80,20 @@ class App:
             for worker in self.workers:
                 await worker.wait_ready()
 
-    def spawn(self, *, only: list[str] | None = None, once: bool = False, env: dict[str, str] | None = None) -> Worker:
+    def spawn(
+        self,
+        *,
+        only: list[str] | None = None,
+        once: bool = False,
+        env: dict[str, str] | None = None,
+        urls: list[str] | None = None,
+        module: str = "bema_runtime",
+    ) -> Worker:
+        """Start a worker: for some of the Steps, with a way of its own to the broker, or by another module."""
         chosen = [binding for binding in self.bindings if only is None or binding.step in only]
-        worker = Worker(self.folder, len(self.workers), chosen, once=once, env=env)
+        if urls is not None:
+            chosen = [binding.model_copy(update={"broker": Broker(urls=urls)}) for binding in chosen]
+        worker = Worker(self.folder, len(self.workers), chosen, module=module, once=once, env=env)
         self.workers.append(worker)
         return worker
 
@@ -164,7 +177,14 @@ class Worker:
     """One runtime process."""
 
     def __init__(
-        self, folder: Path, number: int, chosen: list[Binding], *, once: bool, env: dict[str, str] | None
+        self,
+        folder: Path,
+        number: int,
+        chosen: list[Binding],
+        *,
+        module: str = "bema_runtime",
+        once: bool = False,
+        env: dict[str, str] | None = None,
     ) -> None:
         self.health = brokers.free_port()
         self.metrics_port = brokers.free_port()
@@ -182,7 +202,7 @@ class Worker:
             arguments += ["--binding", str(file)]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "bema_runtime", *arguments, *(["--once"] if once else [])],
+                [sys.executable, "-m", module, *arguments, *(["--once"] if once else [])],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},

@@ -1,0 +1,1 @@
+"""Each rule of the protocol, removed once, and the test that notices."""
