@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from bema.contract import names
 from tests.support import waits
 
 RELAY = """
@@ -257,3 +258,25 @@ def _state(app, key, value):  # type: ignore[no-untyped-def]
     from bema.ports.jetstream import Outgoing
 
     return Outgoing(f"{app.root}.state.g.{key}", value)
+
+
+READS = """
+config = {"triggers": [{"event": {"topics": ["a"]}}]}
+async def handler(data, ctx):
+    await ctx.state.set("seen", "value", await ctx.state.get("stock", "apple"))
+    await ctx.state.set("done", "x", 1)
+"""
+
+
+async def test_the_leader_is_asked_for_the_state(start_app) -> None:
+    """Another replica may not have it yet: what the run before committed would be missing, now and then."""
+    app = await start_app({"steps/reads_step.py": READS})
+    asked: dict[str, list[bytes]] = {"STREAM.MSG.GET": [], "DIRECT.GET": []}
+    for endpoint, bodies in asked.items():
+        await app.connection.listen(
+            f"$JS.API.{endpoint}.>", lambda burst, bodies=bodies: bodies.extend(message.data for message in burst)
+        )
+    await app.emit("a", 1)
+    await app.wait_state("done", "x", 1)
+    subject = names.state(app.root, "stock", "apple").encode()
+    assert [sum(subject in body for body in bodies) for bodies in asked.values()] == [1, 0]
