@@ -22,6 +22,9 @@ NO_MESSAGE = 10037
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 
+_NO_LEADER = frozenset((10008, 10009))
+"""A cluster without a quorum, or between two leaders, says so: it is away, and has refused nothing."""
+
 MAX_HEADERS = 65_535
 """Bytes of a message's headers that the server stores."""
 
@@ -184,10 +187,11 @@ def _result(answer: Message) -> Any:
     except ValueError as error:
         raise errors.BrokerUnavailable(f"JetStream answered {answer.data[:80]!r}") from error
     if "error" in result:
-        raise errors.BrokerRefused(
-            int(result["error"].get("err_code", result["error"].get("code", 0))),
-            str(result["error"].get("description", "refused")),
-        )
+        code = int(result["error"].get("err_code", result["error"].get("code", 0)))
+        description = str(result["error"].get("description", "refused"))
+        if code in _NO_LEADER:
+            raise errors.BrokerUnavailable(f"{description} ({code})")
+        raise errors.BrokerRefused(code, description)
     return result
 
 
