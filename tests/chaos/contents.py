@@ -18,6 +18,8 @@ import nats.errors
 from nats.aio.client import Client
 
 PAGE = 500
+MUTE = 8.0
+"""Seconds without an answer after which a reader tries another connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,13 @@ async def client(urls: Sequence[str]) -> AsyncIterator[Client]:
 
 
 class Reader:
-    """Reads one app's stream."""
+    """Reads one app's stream. Asks over the second connection when the first has been mute for a while, and back: the
+    client may be stuck with a server that it holds for alive."""
 
-    def __init__(self, connection: Client, app: str) -> None:
+    def __init__(self, connection: Client, app: str, *, other: Client | None = None) -> None:
         self._connection = connection
+        self._other = other or connection
+        self._heard = time.monotonic()
         self.app = app
         self.stream = f"BEMA-{app}"
 
@@ -107,7 +112,11 @@ class Reader:
             reply = await self._connection.request(f"$JS.API.{endpoint}", body, timeout=timeout)
             found: dict[str, Any] = json.loads(reply.data)
         except (nats.errors.Error, TimeoutError, OSError, ValueError):
+            if time.monotonic() - self._heard > MUTE:
+                self._connection, self._other = self._other, self._connection
+                self._heard = time.monotonic()
             return None
+        self._heard = time.monotonic()
         return None if "error" in found else found
 
     async def info(self) -> dict[str, Any] | None:

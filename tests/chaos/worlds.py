@@ -144,8 +144,8 @@ async def running(folder: Path, *, replicas: int, store_bytes: int) -> AsyncIter
     world = World(folder, replicas=replicas, store_bytes=store_bytes)
     try:
         await world.start()
-        async with contents.client(world.urls) as connection:
-            world.reader = Reader(connection, banks.APP)
+        async with contents.client(world.urls) as connection, contents.client(world.urls) as other:
+            world.reader = Reader(connection, banks.APP, other=other)
             yield world
     except BaseException as error:
         error.add_note(world.explain())

@@ -30,6 +30,9 @@ PURGE_SECONDS = 30.0
 _SUBJECTS = 100_000
 """Subjects that the server names in one answer."""
 
+_NO_LEADER = frozenset((10008, 10009))
+"""A cluster without a quorum, or between two leaders, says so: it is away, and has refused nothing."""
+
 MAX_HEADERS = 65_535
 """Bytes of a message's headers that the server stores."""
 
@@ -227,10 +230,11 @@ def _result(answer: Message) -> Any:
     except ValueError as error:
         raise errors.BrokerUnavailable(f"JetStream answered {answer.data[:80]!r}") from error
     if "error" in result:
-        raise errors.BrokerRefused(
-            int(result["error"].get("err_code", result["error"].get("code", 0))),
-            str(result["error"].get("description", "refused")),
-        )
+        code = int(result["error"].get("err_code", result["error"].get("code", 0)))
+        description = str(result["error"].get("description", "refused"))
+        if code in _NO_LEADER:
+            raise errors.BrokerUnavailable(f"{description} ({code})")
+        raise errors.BrokerRefused(code, description)
     return result
 
 
