@@ -21,11 +21,12 @@ def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str
         stream_created, delivery.sequence, delivery.timestamp
     )
     retried = message.subject.startswith(unit.retry_prefix)
-    topic = envelopes.attribute(headers, envelopes.TYPE) if retried else names.topic_of(binding.root, message.subject)
+    kind = Kind.STATE if _is_change(unit, message, retried=retried) else Kind.EVENT
+    topic = _topic(unit, message, retried=retried or kind is Kind.STATE)
     source = headers.get(envelopes.SOURCE, "")
     event = envelopes.Event(
         id=event_id,
-        topic=topic or "",
+        topic=topic,
         source=source,
         time=headers.get(envelopes.TIME, ""),
         data=message.data,
@@ -35,16 +36,17 @@ def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str
     )
     run = Run(
         unit=unit,
-        kind=Kind.EVENT,
+        kind=kind,
         id=(headers.get(envelopes.RUN) if retried else None)
         or names.run_of_event(binding.step, source, headers.get(envelopes.EMITTED) or event_id),
-        attempt=_attempt(headers) if retried else 1,
-        trigger=unit.trigger_of(event.topic),
+        attempt=_number(headers.get(envelopes.ATTEMPT), 1) if retried else 1,
+        trigger=_watching(unit, message) if kind is Kind.STATE else unit.trigger_of(event.topic),
         trace_id=traces.trace_of(event.trace_parent),
         data=message.data,
         event=event,
         delivery=delivery,
         retried=retried,
+        depth=_number(headers.get(envelopes.DEPTH), 0),
     )
     if retried:
         run.errors = _errors(headers)
@@ -52,9 +54,29 @@ def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str
     return run
 
 
-def _attempt(headers: Mapping[str, str]) -> int:
-    text = headers.get(envelopes.ATTEMPT, "1")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
+def _is_change(unit: Unit, message: Message, *, retried: bool) -> bool:
+    if retried:
+        return message.headers.get(envelopes.KIND) == Kind.STATE
+    return message.subject.startswith(unit.change_prefix)
+
+
+def _topic(unit: Unit, message: Message, *, retried: bool) -> str:
+    if retried:
+        return envelopes.attribute(message.headers, envelopes.TYPE) or ""
+    return names.topic_of(unit.binding.root, message.subject)
+
+
+def _watching(unit: Unit, message: Message) -> int:
+    """The trigger of a change. One that comes again, redriven, says itself what it is about."""
+    try:
+        told = orjson.loads(message.data)
+        return unit.watching(str(told["group"]), str(told["key"]))
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return unit.watching("", "")
+
+
+def _number(text: str | None, default: int) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else default
 
 
 def _errors(headers: Mapping[str, str]) -> list[dict[str, object]]:

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard, assert_never
 
 import orjson
 
-from bema.contract import envelopes, names, operations
+from bema.contract import envelopes, errors, names, operations
 from bema.contract.effects import (
     CancelTimer,
     DeleteState,
@@ -20,10 +20,11 @@ from bema.contract.effects import (
     EmitEvent,
     RescheduleTimer,
     SetState,
+    StateEffect,
     UpdateState,
 )
 from bema.ports.jetstream import ROLLUP, SCHEDULE, SCHEDULE_TARGET, Outgoing, Stored
-from bema_runtime import commits, payloads, traces
+from bema_runtime import changes, commits, payloads, traces
 from bema_runtime.commits import DELETED, TOMBSTONE_TTL, TTL, Commit
 from bema_runtime.runs import Run
 
@@ -33,17 +34,40 @@ _SERVERS = "nats-"
 Found = Mapping[str, Stored]
 
 
-def messages(commit: Commit, found: Found, *, now: float) -> list[Outgoing]:
-    """The batch as of now. `found` holds the last message of each subject in `commit.needs`. Raises `EffectRefused`
-    for a change that does not fit what was found."""
+MAX_MESSAGES = 1000
+"""Messages that the server takes in one batch."""
+
+
+def messages(commit: Commit, found: Found, *, now: float, watched: frozenset[str] = frozenset()) -> list[Outgoing]:
+    """The batch as of now. `found` holds the last message of each subject in `commit.needs`, and of the keys in the
+    `watched` groups, whose changes are told. Raises `EffectRefused` for a change that does not fit what was found."""
     batch = [commits.marker(run, commit.outcome, now) for run in commit.run.members]
+    changed = 0
     for effect in commit.effects:
         if isinstance(effect, EmitEvent) and effect.id is None and effect.at is None:
             batch.append(_event(commit.run, effect, now))
+        elif watched and isinstance(effect, SetState | DeleteState | UpdateState) and effect.group in watched:
+            changed += 1
+            batch.extend(_told(commit, effect, found, now, changed))
         else:
             batch.extend(_messages(commit, effect, found, now))
     batch.extend(commit.extra)
+    if len(batch) > MAX_MESSAGES:
+        raise errors.TooManyEffects(
+            f"expected at most {MAX_MESSAGES} messages in one commit, found {len(batch)}; a write to a watched group "
+            "is two of them; split the work over several events"
+        )
     return batch
+
+
+def _told(commit: Commit, effect: StateEffect, found: Found, now: float, number: int) -> Iterator[Outgoing]:
+    """A write to a watched group, guarded by what was there, and right after it what has changed."""
+    before = found.get(commits.state_subject(commit.run.binding.root, effect))
+    for written in _messages(commit, effect, found, now):
+        if written.expected is None:
+            written.expected = before.sequence if before is not None else 0
+        yield written
+        yield changes.message(commit.run, number, effect, before, written, now=now)
 
 
 def _messages(commit: Commit, effect: Effect, found: Found, now: float) -> Iterator[Outgoing]:
@@ -114,7 +138,10 @@ def _event(run: Run, effect: EmitEvent, now: float) -> Outgoing:
         headers=effect.headers,
     )
     partition = names.partition(effect.key, binding.partitions)
-    return Outgoing(names.event(binding.root, effect.topic, partition), effect.data, envelopes.encode(event))
+    headers = envelopes.encode(event)
+    if run.depth:
+        headers[envelopes.DEPTH] = str(run.depth)
+    return Outgoing(names.event(binding.root, effect.topic, partition), effect.data, headers)
 
 
 def _special(commit: Commit, effect: EmitEvent, found: Found, now: float) -> Iterator[Outgoing]:

@@ -84,6 +84,15 @@ class Commit:
                     self.needs.add(state_subject(root, effect))
         self.subjects |= self.needs
 
+    def written(self, groups: frozenset[str]) -> list[str]:
+        """The subjects of the keys that it writes in some groups of the state."""
+        root = self.run.binding.root
+        return [
+            state_subject(root, effect)
+            for effect in self.effects
+            if isinstance(effect, SetState | DeleteState | UpdateState) and effect.group in groups
+        ]
+
     @property
     def size(self) -> int:
         """Payload bytes, roughly: to bound a batch."""
@@ -171,6 +180,10 @@ def _history(run: Run, event: envelopes.Event, attempt: int) -> dict[str, str]:
     headers[envelopes.RUN] = run.id
     headers[envelopes.ATTEMPT] = str(attempt)
     headers[envelopes.ERRORS] = errors_header(run.errors)
+    if run.depth:
+        headers[envelopes.DEPTH] = str(run.depth)
+    if run.kind is Kind.STATE:
+        headers[envelopes.KIND] = run.kind
     if run.ancestor is not None:
         headers[envelopes.ANCESTOR] = run.ancestor
     return headers

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,13 +79,23 @@ class Settle(Protocol):
 
 
 class Committer:
-    """One per process: at most one batch is open. `settle` is called with every commit's result, in bursts."""
+    """One per process: at most one batch is open. `settle` is called with every commit's result, in bursts. `watched`
+    says which groups of the state somebody watches."""
 
-    def __init__(self, js: JetStream, stream: str, *, metrics: Metrics, settle: Settle) -> None:
+    def __init__(
+        self,
+        js: JetStream,
+        stream: str,
+        *,
+        metrics: Metrics,
+        settle: Settle,
+        watched: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
         self._js = js
         self._stream = stream
         self._metrics = metrics
         self._settle = settle
+        self._watched = watched
         self._waiting: deque[Commit] = deque()
         self._wake = asyncio.Event()
         self._abandoning = False
@@ -260,10 +270,13 @@ class Committer:
 
     async def _prepare(self, group: Sequence[Commit]) -> list[Outgoing]:
         """The batch as of now: what was not read is read here, and changed. No two commits share a subject."""
-        needs = [subject for commit in group for subject in commit.needs]
+        watched = self._watched()
+        needs = {subject for commit in group for subject in commit.needs}
+        if watched:
+            needs |= {subject for commit in group for subject in commit.written(watched)}
         found = await self._last(needs) if needs else {}
         now = time.time()
-        return [message for commit in group for message in batches.messages(commit, found, now=now)]
+        return [message for commit in group for message in batches.messages(commit, found, now=now, watched=watched)]
 
 
 def _reason(error: Exception) -> str:

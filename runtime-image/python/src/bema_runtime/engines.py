@@ -41,6 +41,7 @@ from bema_runtime.reads import Page, StateReader
 from bema_runtime.runs import Delivery, Run, Unit
 from bema_runtime.settlers import Settler
 from bema_runtime.tasks import Tasks
+from bema_runtime.watches import Watches
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,16 @@ class Engine:
         self._lanes = Lanes()
         self._hands = Hands(connection, self._lanes)
         self._tasks = Tasks()
+        self._watches = Watches(self._js, self._stream, units[0].binding.root)
         self._settler = Settler(
-            connection, self._stream, self._hands, self._lanes, metrics, tasks=self._tasks, invoke=self._invoke
+            connection,
+            self._stream,
+            self._hands,
+            self._lanes,
+            metrics,
+            tasks=self._tasks,
+            invoke=self._invoke,
+            watched=lambda: self._watches.groups,
         )
         self._committer = self._settler.committer
         self._reader = StateReader(self._js, self._stream, self._lanes)
@@ -103,6 +112,7 @@ class Engine:
         self._connection.on_reconnect(lambda: self._tasks.spawn(self._look_again()))
         await self._look_at_stream()
         await self._quotas.start()
+        await self._watches.start()
         self._committer.start()
         self._tasks.spawn(self._watch())
         for unit in self._units.values():
@@ -134,6 +144,7 @@ class Engine:
     async def _look_again(self) -> None:
         await self._look_at_stream()
         await self._quotas.read()
+        await self._watches.read()
 
     async def _look_at_stream(self) -> None:
         told = False
@@ -237,7 +248,7 @@ class Engine:
                 continue
             if not self._hands.take(run):
                 continue
-            if delivery.delivered == 1 and not run.retried and len(run.data) <= largest:
+            if delivery.delivered == 1 and not run.retried and not run.depth and len(run.data) <= largest:
                 if unit.gather is not None:
                     unit.gather(run)
                 else:
@@ -256,6 +267,13 @@ class Engine:
         if len(run.data) > (largest := self._settler.largest(run.unit)):
             text = f"expected at most {largest} bytes of data, found {len(run.data)}; send a reference instead"
             self._settler.give_up(run, "PayloadTooLarge", {"type": "PayloadTooLarge", "message": text})
+            return
+        if run.depth > run.binding.limits.depth:
+            text = (
+                f"expected at most {run.binding.limits.depth} changes to watched groups that cause each other, found "
+                f"one more: does a Step write to a group that it watches, itself or through others?"
+            )
+            self._settler.give_up(run, "StateLoop", {"type": "StateLoop", "message": text})
             return
         delivery = run.delivery
         limit = run.binding.retry.max_attempts + run.binding.limits.extra_deliveries
@@ -310,6 +328,7 @@ class Engine:
             deadline=run.deadline,
             scheduled_at=run.scheduled_at,
             request=run.request,
+            revision=run.delivery.sequence - 1 if run.kind is Kind.STATE and run.delivery else 0,
             items=[_item(item) for item in run.items],
         )
 

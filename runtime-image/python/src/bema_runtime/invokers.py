@@ -19,10 +19,10 @@ import uvloop
 
 from bema import authoring, handlers
 from bema.contract import errors, triggers
-from bema.contract.bindings import Binding, BoundApi, BoundCron, BoundEvent
+from bema.contract.bindings import Binding, BoundApi, BoundCron, BoundEvent, BoundState
 from bema.contract.frames import Cancel, End, Failure, Invoke, ItemEnd, Outcome, Peer
 from bema.contract.triggers import Kind, Method
-from bema_runtime import conditions, payloads, responses
+from bema_runtime import changes, conditions, payloads, responses
 from bema_runtime.buffers import Buffer
 from bema_runtime.conditions import Condition
 from bema_runtime.contexts import AsyncContext, SyncContext
@@ -32,7 +32,7 @@ from bema_runtime.mailboxes import Mailbox
 log = logging.getLogger(__name__)
 
 MAX_THREADS = 256
-Bound = BoundEvent | BoundApi | BoundCron
+Bound = BoundEvent | BoundApi | BoundCron | BoundState
 _OWN_FILES = (str(Path(__file__).parent), futures.__path__[0])
 
 
@@ -276,7 +276,7 @@ def _decoders(binding: Binding, handler: handlers.Handler) -> dict[int, payloads
 
 
 def _bounds(binding: Binding) -> list[Bound]:
-    return [*binding.events, *binding.apis, *binding.crons]
+    return [*binding.events, *binding.apis, *binding.crons, *binding.states]
 
 
 def _written(handler: handlers.Handler, bound: Bound, key: str) -> Any:
@@ -295,13 +295,20 @@ def _member(handler: handlers.Handler, bound: Bound) -> Mapping[str, Any]:
     return {}
 
 
-_KINDS: dict[type[Any], Kind] = {BoundEvent: Kind.EVENT, BoundApi: Kind.API, BoundCron: Kind.CRON}
+_KINDS: dict[type[Any], Kind] = {
+    BoundEvent: Kind.EVENT,
+    BoundApi: Kind.API,
+    BoundCron: Kind.CRON,
+    BoundState: Kind.STATE,
+}
 
 
 def _is_same(member: Mapping[str, Any], bound: Bound) -> bool:
     match bound:
         case BoundEvent(topics=topics):
             return list(member.get("topics") or ()) == topics
+        case BoundState(group=group, key=key):
+            return (member.get("group"), member.get("key")) == (group, key)
         case BoundCron(schedule=schedule):
             return bool(member.get("schedule") == schedule)
         case BoundApi(method=method, path=path):
@@ -310,6 +317,8 @@ def _is_same(member: Mapping[str, Any], bound: Bound) -> bool:
 
 
 def _input(entry: _Entry, invoke: Invoke) -> Any:
+    if invoke.kind is Kind.STATE:
+        return changes.read(invoke.data, invoke.revision)
     decode = entry.decoders.get(invoke.trigger)
     request = invoke.request
     if request is None:

@@ -24,6 +24,7 @@ class Unit:
     topics: Mapping[str, int]
     """Topic → place of the trigger that hears it."""
     retry_prefix: str
+    change_prefix: str
     in_flight: int = 0
     """Runs in hand."""
     release: Callable[[int], None] = lambda count: None
@@ -34,9 +35,22 @@ class Unit:
     @classmethod
     def of(cls, binding: Binding, metrics: StepMetrics) -> Unit:
         topics = {topic: event.trigger for event in binding.events for topic in event.topics}
-        unit = cls(binding, metrics, topics, names.retry_prefix(binding.root, binding.step))
+        unit = cls(
+            binding,
+            metrics,
+            topics,
+            names.retry_prefix(binding.root, binding.step),
+            f"{names.changes(binding.root)[:-1]}",
+        )
         metrics.in_flight = lambda: unit.in_flight
         return unit
+
+    def watching(self, group: str, key: str) -> int:
+        """The place of the trigger that watches a key of the state."""
+        for state in self.binding.states:
+            if state.group == group and state.key in (None, key):
+                return state.trigger
+        return next((state.trigger for state in self.binding.states), 0)
 
     def trigger_of(self, topic: str) -> int:
         """The place of the trigger that hears a topic. A retry may be of a topic that is no longer heard: then the
@@ -78,6 +92,8 @@ class Run:
     delivery: Delivery | None = None
     retried: bool = False
     """Whether it came as a scheduled attempt, not as the event itself."""
+    depth: int = 0
+    """Changes to watched groups that caused each other and in the end this run."""
     ancestor: str | None = None
     """The run whose dead letter was redriven as this one."""
     twins: tuple[Delivery, ...] = ()

@@ -45,6 +45,7 @@ class Settler:
         *,
         tasks: Tasks,
         invoke: Callable[[Run], None],
+        watched: Callable[[], frozenset[str]],
     ) -> None:
         self._connection = connection
         self._js = JetStream(connection)
@@ -53,7 +54,7 @@ class Settler:
         self._metrics = metrics
         self._tasks = tasks
         self._invoke = invoke
-        self.committer = Committer(self._js, stream, metrics=metrics, settle=self._committed)
+        self.committer = Committer(self._js, stream, metrics=metrics, settle=self._committed, watched=watched)
 
     def begin(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         """Work on a run in hand. Should it fail, the run is let go: heartbeats would keep its event back for ever."""

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypedDict, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
 
 from bema.contract import operations
 from bema.contract.errors import HttpError, NonRetryable, RetryAfter, RevisionConflict
@@ -25,6 +25,7 @@ __all__ = [
     "RetryAfter",
     "RevisionConflict",
     "State",
+    "StateChange",
     "StateItem",
     "StatePage",
     "StepConfig",
@@ -92,6 +93,23 @@ class BatchItem:
     event_id: str
     key: str | None
     headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """What the handler of a state trigger gets: one write to the group that it watches."""
+
+    group: str
+    key: str
+    type: Literal["created", "updated", "deleted"]
+    old: Any
+    """The value before; None when there was none."""
+    new: Any
+    """The value now; None when it was removed."""
+    revision: int
+    """Which write of the key it is. See `if_revision`."""
+    old_left_out: bool = False
+    """Whether there was a value before that is not told, because both together are too large."""
 
 
 @dataclass(frozen=True, slots=True)

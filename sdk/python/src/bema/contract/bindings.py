@@ -27,6 +27,7 @@ ACK_WAIT = 10.0
 DRAIN = 30.0
 PARTITIONS = 8
 DEDUP_SECONDS = 86_400
+MAX_DEPTH = 16
 STORAGE = 2**30
 EVENT_RETENTION = 24 * 3600.0
 DEAD_LETTER_RETENTION = 30 * 24 * 3600.0
@@ -140,6 +141,14 @@ class BoundCron(Model):
     condition: JsonSchema | None = None
 
 
+class BoundState(Model):
+    trigger: int
+    group: str
+    key: str | None = None
+    """None for every key of the group."""
+    condition: JsonSchema | None = None
+
+
 class BoundEmit(Model):
     topic: str
     schema_: Annotated[JsonSchema | None, Field(alias="schema")] = None
@@ -160,6 +169,8 @@ class Limits(Model):
     """Times that a run is executed again at once when somebody changed what it had read."""
     dedup_seconds: int = DEDUP_SECONDS
     """How long the id of an emit is remembered."""
+    depth: int = MAX_DEPTH
+    """Changes to watched groups that may cause each other, one after the other: a loop ends there."""
     extra_deliveries: int = 10
     """Deliveries beyond `maxAttempts` after which an event is undeliverable."""
 
@@ -186,6 +197,7 @@ class Binding(Model):
     apis: list[BoundApi] = []
     events: list[BoundEvent] = []
     crons: list[BoundCron] = []
+    states: list[BoundState] = []
     emits: list[BoundEmit] = []
     partitions: int
     retry: RetryPolicy
@@ -265,6 +277,9 @@ def bind(step: Step, owner: Owner, installation: Installation) -> Binding:
             if trigger.event
         ],
         crons=[BoundCron(trigger=number, **trigger.cron.model_dump()) for number, trigger in numbered if trigger.cron],
+        states=[
+            BoundState(trigger=number, **trigger.state.model_dump()) for number, trigger in numbered if trigger.state
+        ],
         emits=[BoundEmit(topic=emit.topic, schema_=emit.schema_) for emit in spec.emits],
         partitions=PARTITIONS,
         retry=spec.retry,

@@ -36,6 +36,8 @@ DELETED = "Bema-Deleted"
 EMITTED = "Bema-Emitted"
 """On an event with an id of the user's: the producer's run and the number of the emit. The user may use the id again
 once its window is over; this tells the two events apart."""
+DEPTH = "Bema-Depth"
+"""How many changes to watched groups caused each other, one after the other, up to this message."""
 ANCESTOR = "Bema-Ancestor"
 """On what a redrive started: the run whose dead letter was redriven."""
 EDITED = "Bema-Edited"

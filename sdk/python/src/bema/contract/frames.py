@@ -88,6 +88,8 @@ class Invoke:
     scheduled_at: float | None = None
     """Unix time of a cron tick."""
     request: HttpRequest | None = None
+    revision: int = 0
+    """Of a change to the state: which write of its key it was."""
     items: Sequence[Item] = ()
     """The events of a batch; `data` is empty then."""
 

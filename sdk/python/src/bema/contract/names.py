@@ -253,6 +253,38 @@ def state_of(root: str, subject: str) -> tuple[str, str]:
     return decode(parts[0]), decode(parts[1])
 
 
+def change(root: str, group: str, key: str, partitions: int) -> str:
+    """A write to a watched group. All writes of a key are of one partition, so that they can be heard in order."""
+    number = partition(f"{group}\x1f{key}", partitions)
+    return f"{root}.chg.{number}.{encode(group, what='group')}.{encode(key, what='key')}"
+
+
+def change_filter(root: str, group: str, key: str | None = None, partition: int | None = None) -> str:
+    """The writes to a group, or to one of its keys."""
+    number = "*" if partition is None else partition
+    one = "*" if key is None else encode(key, what="key")
+    return f"{root}.chg.{number}.{encode(group, what='group')}.{one}"
+
+
+def change_of(root: str, subject: str) -> tuple[str, str]:
+    """Group and key of a change's subject. Raises `NameInvalid` for any other subject."""
+    prefix = f"{root}.chg."
+    parts = subject.removeprefix(prefix).split(".")
+    if not subject.startswith(prefix) or len(parts) != 3:
+        raise errors.NameInvalid(f"expected a change's subject below {prefix}, found {subject!r}")
+    return decode(parts[1]), decode(parts[2])
+
+
+def changed_event(run: str, number: int) -> str:
+    """The id of a run's `number`-th change to a watched group, counted from 1."""
+    return f"{run}.c{number}"
+
+
+def watch(root: str, step: str = "*") -> str:
+    """Which groups a Step watches."""
+    return meta(root, f"watch.{step}")
+
+
 def end(root: str, step: str, kind: str, run: str) -> str:
     return f"{root}.end.{step}.{kind}.{run}"
 

@@ -195,6 +195,12 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             field=".triggers",
         ),
         Rule(
+            "!has(self.triggers) || self.triggers.all(one, !has(one.state) || self.triggers.exists_one(other, "
+            "has(other.state) && other.state.group == one.state.group))",
+            f"{steps.ONE_GROUP}, found one in several",
+            field=".triggers",
+        ),
+        Rule(
             "!has(self.triggers) || size(self.triggers) < 2 || "
             "!self.triggers.exists(trigger, has(trigger.event) && has(trigger.event.batch))",
             steps.ONLY_TRIGGER,

@@ -19,7 +19,7 @@ from bema.contract import errors, names
 from bema.contract.models import JsonSchema, Model, Text
 from bema.contract.pods import PodFields
 from bema.contract.retries import RetryPolicy
-from bema.contract.triggers import ApiTrigger, CronTrigger, EventTrigger, Kind, Topic, Trigger
+from bema.contract.triggers import ApiTrigger, CronTrigger, EventTrigger, Kind, StateTrigger, Topic, Trigger
 
 MAX_INLINE_BYTES = 96 * 1024
 """Inline code of one Step. Client-side `kubectl apply` keeps the manifest in an annotation of at most 256 KiB."""
@@ -141,6 +141,7 @@ def _check_deliver_from(value: str) -> str:
     raise ValueError(f"expected Creation, Beginning, Now or a time such as 2026-01-31T12:00:00Z, found {value!r}")
 
 
+ONE_GROUP = "expected each state group in one trigger"
 ONLY_TRIGGER = "expected a trigger with a batch to be the only one of its Step, because its handler takes a list"
 
 
@@ -229,6 +230,10 @@ class StepSpec(Model):
         twice = sorted({topic for topic in topics if topics.count(topic) > 1})
         if twice:
             raise ValueError(f"expected each topic in one trigger, found {', '.join(twice)} in several")
+        groups = [trigger.group for trigger in self.states]
+        twice = sorted({group for group in groups if groups.count(group) > 1})
+        if twice:
+            raise ValueError(f"{ONE_GROUP}, found {', '.join(map(repr, twice))} in several")
         if len(self.triggers) > 1 and any(event.batch for event in self.events):
             raise ValueError(f"{ONLY_TRIGGER}, found {len(self.triggers)} triggers")
         return self
@@ -244,6 +249,10 @@ class StepSpec(Model):
     @property
     def crons(self) -> list[CronTrigger]:
         return [trigger.cron for trigger in self.triggers if trigger.cron is not None]
+
+    @property
+    def states(self) -> list[StateTrigger]:
+        return [trigger.state for trigger in self.triggers if trigger.state is not None]
 
     @property
     def kinds(self) -> list[Kind]:
@@ -288,7 +297,7 @@ def _unsupported(spec: StepSpec) -> Iterator[str]:
     later = "is not supported by this version"
     for index, trigger in enumerate(spec.triggers):
         where = f"triggers[{index}].{trigger.kind}"
-        if trigger.kind in (Kind.STATE, Kind.STREAM):
+        if trigger.kind is Kind.STREAM:
             yield f"{where}: a {trigger.kind} trigger {later}"
             continue
         for field in ("ordering", "auth"):

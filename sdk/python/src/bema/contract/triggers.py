@@ -63,6 +63,11 @@ def _check_topic(topic: str) -> str:
     return topic
 
 
+def _check_name(name: str) -> str:
+    names.encode(name)
+    return name
+
+
 Topic = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_check_topic)]
 
 
@@ -159,14 +164,14 @@ class CronTrigger(Model):
 
 
 class StateTrigger(Model):
-    """A write to a group of the state. Not acted on by this version."""
+    """A write to a group of the state."""
 
-    group: Annotated[str, Field(min_length=1, max_length=1024)]
+    group: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_check_name)]
     """The state group to watch."""
-    key: Annotated[str, Field(max_length=1024)] | None = None
+    key: Annotated[str, Field(max_length=1024), AfterValidator(_check_name)] | None = None
     """Only this key."""
     condition: JsonSchema | None = None
-    """When to run."""
+    """When to run: a JSON Schema that the change (group, key, type, old, new) has to fit; in Python also a function."""
 
 
 class StreamTrigger(Model):
@@ -194,7 +199,7 @@ class Trigger(Model):
     cron: CronTrigger | None = None
     """A time by the clock."""
     state: StateTrigger | None = None
-    """A write to the state. Not acted on by this version."""
+    """A write to the state."""
     stream: StreamTrigger | None = None
     """A change of a realtime stream. Not acted on by this version."""
 
