@@ -107,7 +107,7 @@ class ApiTrigger(Model):
 
 
 class Ordering(Model):
-    """In order per key, across replicas."""
+    """In order per key, across replicas. Events without a key are in order among themselves."""
 
 
 class Batch(Model):
@@ -131,7 +131,7 @@ class EventTrigger(Model):
     condition: JsonSchema | None = None
     """When to run. Not acted on by this version."""
     ordering: Ordering | None = None
-    """In order per key. Not acted on by this version."""
+    """Events of one key one after the other, in the order in which they were emitted."""
     batch: Batch | None = None
     """Several events in one run. Not acted on by this version."""
 
