@@ -139,10 +139,14 @@ async def delete_stream(js: JetStream, stream: AppStream) -> None:
         await js.api(f"STREAM.DELETE.{stream.name}")
 
 
-async def ensure_consumer(js: JetStream, stream: str, consumer: Consumer) -> None:
-    """Make a Step's consumer, or bring it up to date in place: its position and backlog stay."""
-    found = await _consumer_info(js, stream, consumer.durable)
+async def ensure_consumer(js: JetStream, stream: str, consumer: Consumer, *, start: int | None = None) -> None:
+    """Make a Step's consumer, or bring it up to date in place: its position and backlog stay. `start`: the sequence
+    at which a new one begins, instead of where the Step says."""
+    found = await consumer_info(js, stream, consumer.durable)
     wanted = _consumer_config(consumer)
+    if start is not None:
+        wanted.pop("opt_start_time", None)
+        wanted |= {"deliver_policy": "by_start_sequence", "opt_start_seq": start}
     if found is not None:
         config = found["config"]
         wanted = {**config, **{key: value for key, value in wanted.items() if key not in _IMMUTABLE}}
@@ -155,12 +159,13 @@ async def ensure_consumer(js: JetStream, stream: str, consumer: Consumer) -> Non
 
 def _same(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     def plain(value: Mapping[str, Any]) -> dict[str, Any]:
-        return {**value, "filter_subject": None, "filter_subjects": sorted(_filters(value))}
+        return {**value, "filter_subject": None, "filter_subjects": sorted(filters(value))}
 
     return plain(config) == plain(wanted)
 
 
-def _filters(config: Mapping[str, Any]) -> list[str]:
+def filters(config: Mapping[str, Any]) -> list[str]:
+    """The subjects that a consumer hears, from its configuration as the server says it."""
     return [str(subject) for subject in config.get("filter_subjects") or [config.get("filter_subject")]]
 
 
@@ -187,7 +192,8 @@ def _consumer_config(consumer: Consumer) -> dict[str, Any]:
     }
 
 
-async def _consumer_info(js: JetStream, stream: str, durable: str) -> Any | None:
+async def consumer_info(js: JetStream, stream: str, durable: str) -> Any | None:
+    """What the server says of a consumer; None when there is none."""
     try:
         return await js.api(f"CONSUMER.INFO.{stream}.{durable}")
     except errors.BrokerRefused as refused:
@@ -197,7 +203,7 @@ async def _consumer_info(js: JetStream, stream: str, durable: str) -> Any | None
 
 
 async def consumer_exists(js: JetStream, stream: str, durable: str) -> bool:
-    return await _consumer_info(js, stream, durable) is not None
+    return await consumer_info(js, stream, durable) is not None
 
 
 async def last_sequence(js: JetStream, stream: str) -> int:
@@ -221,7 +227,7 @@ async def consumer_states(js: JetStream, stream: str) -> dict[str, ConsumerState
                 pending=int(info["num_pending"]),
                 unacked=int(info["num_ack_pending"]),
                 metadata=info["config"].get("metadata") or {},
-                filters=_filters(info["config"]),
+                filters=filters(info["config"]),
             )
         if not page.get("consumers") or len(states) >= int(page["total"]):
             return states
