@@ -34,10 +34,12 @@ from bema_runtime.hands import ACK, NAK, Hands
 from bema_runtime.lanes import Lanes
 from bema_runtime.mailboxes import Mailbox
 from bema_runtime.metrics import Metrics
+from bema_runtime.partitions import Partitions
 from bema_runtime.reads import Page, StateReader
 from bema_runtime.runs import Delivery, Run, Unit
 from bema_runtime.settlers import Settler
 from bema_runtime.tasks import Tasks
+from bema_runtime.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +72,21 @@ class Engine:
         self._hands = Hands(connection, self._lanes)
         self._tasks = Tasks()
         self._settler = Settler(
-            connection, self._stream, self._hands, self._lanes, metrics, tasks=self._tasks, invoke=self._invoke
+            connection,
+            self._stream,
+            self._hands,
+            self._lanes,
+            metrics,
+            tasks=self._tasks,
+            invoke=self._invoke,
+            resume=self._resume,
         )
         self._committer = self._settler.committer
         self._reader = StateReader(self._js, self._stream, self._lanes)
         self._numbers = itertools.count(1)
         self._running: dict[int, Run] = {}
         self._pulls: dict[str, Pull] = {}
+        self._partitions: dict[str, Partitions] = {}
         self._stream_created = ""
         self._draining = False
         self._ends: Mailbox[End] = Mailbox(self._loop, self._ended)
@@ -112,6 +122,10 @@ class Engine:
             unit.release = pull.done
             self._pulls[unit.binding.step] = pull
             await pull.start()
+            if (ordered := unit.binding.ordered) is not None:
+                partitions = Partitions(self._connection, unit, ordered, tasks=self._tasks, deliver=self._delivered)
+                self._partitions[unit.binding.step] = partitions
+                await partitions.start()
         self.ready = True
 
     async def _look_at_stream(self) -> None:
@@ -138,6 +152,7 @@ class Engine:
         if self._connection.problem:
             found.append(self._connection.problem)
         found.extend(f"{step}: {pull.problem}" for step, pull in self._pulls.items() if pull.problem)
+        found.extend(f"{step}: {text}" for step, part in self._partitions.items() for text in part.problems)
         return found
 
     @property
@@ -148,8 +163,10 @@ class Engine:
         """Take no more events; what arrives all the same is given back. At most `seconds`: a broker that does not
         answer would keep this process for longer than it has."""
         self._draining = True
+        stops = [pull.stop() for pull in self._pulls.values()]
+        stops += [partitions.stop() for partitions in self._partitions.values()]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*(pull.stop() for pull in self._pulls.values())), max(1.0, seconds))
+            await asyncio.wait_for(asyncio.gather(*stops), max(1.0, seconds))
 
     async def drain(self, seconds: float) -> None:
         """Let what runs end within `seconds`, give back the rest. With the broker away, what cannot be committed is
@@ -208,12 +225,27 @@ class Engine:
                 continue
             if not self._hands.take(run):
                 continue
-            if delivery.delivered == 1 and not run.retried and len(run.data) <= largest:
+            if unit.turns is not None:
+                self._settler.begin(run, self._in_turn(run, unit.turns))
+            elif delivery.delivered == 1 and not run.retried and len(run.data) <= largest:
                 ready.append(self._invocation(run))
             else:
                 self._settler.begin(run, self._resume(run))
         if ready:
             self._invoker.invoke(ready)
+
+    async def _in_turn(self, run: Run, turns: Turns) -> None:
+        """An ordered run, once the Step has a place for it."""
+        if not await turns.enter(run):
+            await self._hands.let_go(run, NAK)
+        elif (
+            run.delivery is not None
+            and run.delivery.delivered == 1
+            and len(run.data) <= self._settler.largest(run.unit)
+        ):
+            self._invoke(run)
+        else:
+            await self._resume(run)
 
     async def _resume(self, run: Run) -> None:
         """A run that may have ended, or may have a later attempt: the leader knows."""

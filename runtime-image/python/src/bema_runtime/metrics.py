@@ -50,6 +50,8 @@ class StepMetrics:
         self.dead_letters = 0
         self.conflicts = 0
         self.in_flight: Callable[[], int] = lambda: 0
+        self.partitions: Callable[[], int] | None = None
+        """Partitions that this process pulls, of an ordered Step."""
 
 
 class Metrics(Collector):
@@ -83,6 +85,7 @@ class Metrics(Collector):
         text = "Runs executed again because what they had read was changed"
         yield self._counter("bema_conflicts", text, lambda step: step.conflicts)
         yield self._in_flight()
+        yield self._partitions()
         yield from self._commits()
         hot = CounterMetricFamily("bema_hot_key_conflicts", "Conflicts by state group", labels=("app", "group"))
         for (app, group), count in self.hot_keys.items():
@@ -103,6 +106,13 @@ class Metrics(Collector):
         family = GaugeMetricFamily("bema_runs_in_flight", "Runs in hand", labels=_LABELS)
         for step in self._steps:
             family.add_metric((step.app, step.step), step.in_flight())
+        return family
+
+    def _partitions(self) -> Metric:
+        family = GaugeMetricFamily("bema_partitions", "Partitions of an ordered Step that are pulled", labels=_LABELS)
+        for step in self._steps:
+            if step.partitions is not None:
+                family.add_metric((step.app, step.step), step.partitions())
         return family
 
     def _commits(self) -> Iterator[Metric]:

@@ -13,6 +13,7 @@ from bema.contract.bindings import Binding
 from bema.contract.envelopes import Event
 from bema.contract.triggers import Kind
 from bema_runtime.metrics import StepMetrics
+from bema_runtime.turns import Turns
 
 
 @dataclass(eq=False, slots=True)
@@ -28,6 +29,10 @@ class Unit:
     """Runs in hand."""
     release: Callable[[int], None] = lambda count: None
     """Tell the pull that so many messages are no longer in hand."""
+    partition: int | None = None
+    """The partition that it stands for, where events are heard in order."""
+    turns: Turns | None = None
+    """When its runs may execute; None where they may at once, and a later attempt is a message of its own."""
 
     @classmethod
     def of(cls, binding: Binding, metrics: StepMetrics) -> Unit:
@@ -115,7 +120,7 @@ class Run:
         """What tells it from others in hand. A scheduled attempt may arrive while the one before is still being
         settled: it is a message of its own, and never a twin."""
         sequence = self.delivery.sequence if self.retried and self.delivery else 0
-        return self.unit.binding.step, self.id, sequence
+        return names.durable(self.unit.binding.step, self.unit.partition), self.id, sequence
 
     @property
     def binding(self) -> Binding:
