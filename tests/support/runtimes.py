@@ -16,7 +16,7 @@ from bema import handlers
 from bema.contract import bindings, envelopes, names
 from bema.contract.bindings import Binding, Broker, Installation, Listen, Owner
 from bema.contract.steps import Step
-from bema.ports import admin, connections
+from bema.ports import admin, connections, subscriptions
 from bema.ports.jetstream import JetStream, Outgoing, Stored
 from tests.support import brokers, waits
 
@@ -72,8 +72,7 @@ class App:
                 self.bindings.append(bindings.bind(Step(name=handler.name, spec=spec), owner, installation))
         await admin.ensure_stream(self.js, bindings.app_stream(owner, installation))
         for binding in self.bindings:
-            if binding.consumer is not None:
-                await admin.ensure_consumer(self.js, self.stream, binding.consumer)
+            await subscriptions.ensure(self.js, binding)
         for _ in range(workers):
             self.spawn(only=only)
         if wait:
@@ -109,7 +108,8 @@ class App:
         event_id = id or names.new_id(0, int.from_bytes(os.urandom(10), "big"))
         body = data if isinstance(data, bytes) else json.dumps(data).encode()
         event = envelopes.Event(event_id, topic, "/test", "2026-01-01T00:00:00Z", body, key)
-        await self.js.publish(Outgoing(names.event(self.root, topic), body, envelopes.encode(event)))
+        subject = names.event(self.root, topic, names.partition(key, bindings.PARTITIONS))
+        await self.js.publish(Outgoing(subject, body, envelopes.encode(event)))
         return event_id
 
     async def state(self, group: str, key: str) -> Any:

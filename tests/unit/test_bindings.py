@@ -121,6 +121,30 @@ def test_a_consumer_follows_the_spec(changes: dict[str, Any], field: str, value:
     assert getattr(bound({**SPEC, **changes}).consumer, field) == value
 
 
+def test_ordered_topics_go_to_a_consumer_for_each_partition_and_others_to_the_main_one() -> None:
+    both = [{"event": {"topics": ["a.b", "c"], "ordering": {}}}, {"event": {"topics": ["d"]}}]
+    found = bound({**SPEC, "triggers": both})
+    assert found.consumer is not None
+    assert found.ordered is not None
+    retries = f"bema.shop.retry.{found.step}.>"
+    assert found.consumer.filter_subjects == ["bema.shop.evt.*.*.d", retries]
+    assert found.ordered.members == f"bemacore.shop.members.{found.step}"
+    assert [consumer.durable for consumer in found.ordered.consumers] == [f"{found.step}_{n}" for n in range(8)]
+    assert found.ordered.consumers[5].dump() == {
+        **found.consumer.dump(),
+        "durable": f"{found.step}_5",
+        "filterSubjects": ["bema.shop.evt.*.5.a.b", "bema.shop.evt.*.5.c"],
+        "maxAckPending": 1,
+    }
+    assert len(found.consumers) == 9
+
+
+def test_a_step_whose_topics_are_all_ordered_still_hears_what_is_redriven() -> None:
+    found = bound({**SPEC, "triggers": [{"event": {"topics": ["a"], "ordering": {}}}]})
+    assert found.consumer is not None
+    assert found.consumer.filter_subjects == [f"bema.shop.retry.{found.step}.>"]
+
+
 def test_without_a_time_of_creation_events_count_from_now_on() -> None:
     consumer = bound(owner=Owner(namespace="shop")).consumer
     assert consumer is not None

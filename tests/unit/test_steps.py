@@ -344,14 +344,6 @@ NOT_SUPPORTED: dict[str, tuple[dict[str, Any], str]] = {
         config({"api": {"path": "/a", "auth": {}}}),
         "triggers[0].api.auth is not supported by this version",
     ),
-    "triggers[].event.ordering": (
-        config({"event": {"topics": ["a"], "ordering": {}}}),
-        "triggers[0].event.ordering is not supported by this version",
-    ),
-    "triggers[].state": (
-        config({"state": {"group": "a"}}),
-        "triggers[0].state: a state trigger is not supported by this version",
-    ),
     "triggers[].stream": (
         config({"stream": {"stream": "a"}}),
         "triggers[0].stream: a stream trigger is not supported by this version",
@@ -403,6 +395,37 @@ def test_a_cron_trigger_beside_others_is_refused_by_name() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("event", "more", "sentence"),
+    [
+        pytest.param(
+            {"batch": {}},
+            {},
+            "triggers[0].event.ordering beside batch is not supported by this version: events in order come one at a "
+            "time; leave one of them out",
+            id="batch",
+        ),
+        pytest.param(
+            {},
+            {"maxInFlight": 4},
+            "triggers[0].event.ordering beside maxInFlight is not supported by this version: each partition has one "
+            "event in flight; leave maxInFlight out, and say concurrency",
+            id="maxInFlight",
+        ),
+    ],
+)
+def test_what_makes_no_sense_beside_an_order_is_refused_by_name(
+    event: dict[str, Any], more: dict[str, Any], sentence: str
+) -> None:
+    spec = StepSpec.model_validate(config({"event": {"topics": ["a"], "ordering": {}, **event}}, **more))
+    assert sentence in steps.not_supported(spec)
+
+
+def test_an_order_goes_with_a_start_and_with_other_triggers() -> None:
+    ordered = {"event": {"topics": ["b"], "ordering": {}}}
+    assert steps.not_supported(StepSpec.model_validate(config(ordered, EVENT, API, deliverFrom="Beginning"))) == []
+
+
 def test_what_is_acted_on_is_not_refused() -> None:
     assert steps.not_supported(StepSpec.model_validate(config(API, EVENT))) == []
 
@@ -410,10 +433,11 @@ def test_what_is_acted_on_is_not_refused() -> None:
 ACTED_ON = """
     displayName description flows[] emits[].topic emits[].schema emits[].description virtualEmits[] virtualSubscribes[]
     triggers[].api.method triggers[].api.path triggers[].api.body triggers[].api.query triggers[].api.responses{}
-    triggers[].api.maxBodyBytes triggers[].event.topics[] triggers[].event.input triggers[].cron.schedule
-    triggers[].cron.timeZone triggers[].cron.overlap triggers[].cron.startingDeadlineSeconds
+    triggers[].api.maxBodyBytes triggers[].event.topics[] triggers[].event.input triggers[].event.ordering
+    triggers[].cron.schedule triggers[].cron.timeZone triggers[].cron.overlap triggers[].cron.startingDeadlineSeconds
     triggers[].api.condition triggers[].event.condition triggers[].cron.condition
     triggers[].event.batch.size triggers[].event.batch.timeoutSeconds
+    triggers[].state.group triggers[].state.key triggers[].state.condition
     code.entrypoint code.inline{} code.image
     retry.maxAttempts retry.backoff retry.initialSeconds retry.maxSeconds retry.jitter
     timeoutSeconds concurrency maxInFlight scaling.maxReplicas replicas deliverFrom suspend

@@ -11,14 +11,14 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bema.contract import errors, names
 from bema.contract.bindings import AppStream, Binding
 from bema.contract.retentions import Retentions
 from bema.contract.statuses import Reason
-from bema.ports import admin, connections
+from bema.ports import admin, connections, subscriptions
 from bema.ports.admin import ConsumerState, StreamState
 from bema.ports.janitors import Janitor
 from bema.ports.jetstream import JetStream
@@ -38,7 +38,8 @@ class Held:
     """What we know of one Step at the broker."""
 
     stream: str
-    durable: str | None
+    durables: Sequence[str]
+    """Its consumers; none for a Step that hears no events."""
     digest: str
     """Of what was asked for, when it was ensured."""
     backlog: int | None = None
@@ -135,32 +136,28 @@ class Broker:
             if problem.reason is Reason.BROKER_UNAVAILABLE:
                 self._unanswered.add(key)
             return Subscription(problem)
-        durable = binding.consumer.durable if binding.consumer else None
+        durables = [consumer.durable for consumer in binding.consumers]
         backlog = held.backlog if held else None
-        self._held[key] = Held(stream=binding.stream.name, durable=durable, digest=digest, backlog=backlog)
+        self._held[key] = Held(stream=binding.stream.name, durables=durables, digest=digest, backlog=backlog)
         return Subscription()
 
     async def _ensure(self, binding: Binding, adopt: str) -> None:
         js = self._connected()
         await self._ensure_stream(js, binding.stream, adopt)
         if binding.consumer is not None:
-            await admin.ensure_consumer(js, binding.stream.name, binding.consumer)
+            await subscriptions.ensure(js, binding)
         else:
-            await self._let_go(js, binding.stream.name, names.durable(binding.step))
+            await self._let_go(js, binding.stream.name, binding.step)
 
     async def release(self, key: Key) -> None:
         """The Step has become a noop."""
         held = self._held.pop(key, None)
-        if held is not None and held.durable is not None and self._js is not None:
+        if held is not None and held.durables and self._js is not None:
             with contextlib.suppress(errors.BrokerError):
-                await self._let_go(self._js, held.stream, held.durable)
+                await self._let_go(self._js, held.stream, key.name)
 
-    async def _let_go(self, js: JetStream, stream: str, durable: str) -> None:
-        """A Step that hears no events any more needs no consumer. One that still holds events stays, for the Step may
-        hear them again; an empty one would only make a later `deliverFrom` mean nothing."""
-        found = (await admin.consumer_states(js, stream)).get(durable)
-        if found is not None and found.backlog == 0:
-            await admin.delete_consumer(js, stream, durable)
+    async def _let_go(self, js: JetStream, stream: str, step: str) -> None:
+        for durable in await subscriptions.let_go(js, stream, step):
             log.info("Removed the consumer %s of a Step that hears no events", durable, extra={"stream": stream})
 
     async def _ensure_stream(self, js: JetStream, stream: AppStream, adopt: str) -> None:
@@ -195,7 +192,7 @@ class Broker:
         for key, held in self._held.items():
             if held.stream not in existing:
                 self._lost(key, held, "stream")
-            elif held.durable is not None:
+            elif held.durables:
                 by_stream.setdefault(held.stream, []).append(key)
         for stream, keys in by_stream.items():
             states = await admin.consumer_states(js, stream)
@@ -204,13 +201,13 @@ class Broker:
 
     def _compare(self, key: Key, states: Mapping[str, ConsumerState]) -> None:
         held = self._held.get(key)
-        if held is None or held.durable is None:
+        if held is None or not held.durables:
             return
-        state = states.get(held.durable)
-        if state is None:
+        backlog = subscriptions.backlog(states, held.durables)
+        if backlog is None:
             self._lost(key, held, "consumer")
-        elif state.backlog != held.backlog:
-            held.backlog = state.backlog
+        elif backlog != held.backlog:
+            held.backlog = backlog
             self._look_again(key)
 
     def _lost(self, key: Key, held: Held, what: str) -> None:
@@ -253,6 +250,7 @@ class Broker:
 
     async def delete_consumer(self, stream: str, durable: str) -> None:
         await admin.delete_consumer(self._connected(), stream, durable)
+        await subscriptions.unwatch(self._connected(), stream, names.step_of_durable(durable))
 
     def _connected(self) -> JetStream:
         if self._js is None:
@@ -270,8 +268,8 @@ class Broker:
 
 
 def _digest(binding: Binding) -> str:
-    consumer = binding.consumer.model_dump_json() if binding.consumer else ""
-    return hashlib.sha256(f"{binding.stream.model_dump_json()}{consumer}".encode()).hexdigest()
+    consumers = "".join(consumer.model_dump_json() for consumer in binding.consumers)
+    return hashlib.sha256(f"{binding.stream.model_dump_json()}{consumers}".encode()).hexdigest()
 
 
 def _app(stream: str, metadata: Mapping[str, str], state: StreamState) -> App:

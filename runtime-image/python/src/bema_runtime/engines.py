@@ -36,11 +36,13 @@ from bema_runtime.hands import ACK, NAK, Hands
 from bema_runtime.lanes import Lanes
 from bema_runtime.mailboxes import Mailbox
 from bema_runtime.metrics import Metrics
+from bema_runtime.partitions import Partitions
 from bema_runtime.quotas import Quotas
 from bema_runtime.reads import Page, StateReader
 from bema_runtime.runs import Delivery, Run, Unit
 from bema_runtime.settlers import Settler
 from bema_runtime.tasks import Tasks
+from bema_runtime.turns import Turns
 from bema_runtime.watches import Watches
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ class Engine:
             tasks=self._tasks,
             invoke=self._invoke,
             watched=lambda: self._watches.groups,
+            resume=self._resume,
         )
         self._committer = self._settler.committer
         self._reader = StateReader(self._js, self._stream, self._lanes)
@@ -92,6 +95,7 @@ class Engine:
         self._gatherers: list[Gatherer] = []
         self._quotas = Quotas(self._js, self._stream, changed=self._level_changed)
         metrics.storage[units[0].binding.app] = lambda: self._quotas.now
+        self._partitions: dict[str, Partitions] = {}
         self._stream_created = ""
         self._draining = False
         self._ends: Mailbox[End] = Mailbox(self._loop, self._ended)
@@ -134,6 +138,10 @@ class Engine:
             self._pulls[unit.binding.step] = pull
             pull.hold(self._quotas.now.level is Level.FULL)
             await pull.start()
+            if (ordered := unit.binding.ordered) is not None:
+                partitions = Partitions(self._connection, unit, ordered, tasks=self._tasks, deliver=self._delivered)
+                self._partitions[unit.binding.step] = partitions
+                await partitions.start()
         self.ready = True
 
     def _level_changed(self, level: Level) -> None:
@@ -170,6 +178,7 @@ class Engine:
         if self._connection.problem:
             found.append(self._connection.problem)
         found.extend(f"{step}: {pull.problem}" for step, pull in self._pulls.items() if pull.problem)
+        found.extend(f"{step}: {text}" for step, part in self._partitions.items() for text in part.problems)
         return found
 
     @property
@@ -188,8 +197,10 @@ class Engine:
         self._draining = True
         for gatherer in self._gatherers:
             gatherer.flush()
+        stops = [pull.stop() for pull in self._pulls.values()]
+        stops += [partitions.stop() for partitions in self._partitions.values()]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*(pull.stop() for pull in self._pulls.values())), max(1.0, seconds))
+            await asyncio.wait_for(asyncio.gather(*stops), max(1.0, seconds))
 
     async def drain(self, seconds: float) -> None:
         """Let what runs end within `seconds`, give back the rest. With the broker away, what cannot be committed is
@@ -248,7 +259,9 @@ class Engine:
                 continue
             if not self._hands.take(run):
                 continue
-            if delivery.delivered == 1 and not run.retried and not run.depth and len(run.data) <= largest:
+            if unit.turns is not None:
+                self._settler.begin(run, self._in_turn(run, unit.turns))
+            elif self._is_simple(run, largest):
                 if unit.gather is not None:
                     unit.gather(run)
                 else:
@@ -257,6 +270,20 @@ class Engine:
                 self._settler.begin(run, self._resume(run))
         if ready:
             self._invoker.invoke(ready)
+
+    def _is_simple(self, run: Run, largest: int) -> bool:
+        """Whether nobody can have heard of it before, and nothing speaks against it."""
+        first = run.delivery is not None and run.delivery.delivered == 1 and not run.retried
+        return first and not run.depth and len(run.data) <= largest
+
+    async def _in_turn(self, run: Run, turns: Turns) -> None:
+        """An ordered run, once the Step has a place for it."""
+        if not await turns.enter(run):
+            await self._hands.let_go(run, NAK)
+        elif self._is_simple(run, self._settler.largest(run.unit)):
+            self._invoke(run)
+        else:
+            await self._resume(run)
 
     async def _resume(self, run: Run) -> None:
         """A run that may have ended, or may have a later attempt: the leader knows."""

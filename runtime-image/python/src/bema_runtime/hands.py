@@ -39,6 +39,8 @@ class Hands:
             run.unit.in_flight -= 1
             run.unit.release(1 + len(run.twins))
         self._lanes.leave(run)
+        if run.unit.turns is not None:
+            run.unit.turns.leave(run)
         if outcome is not None:
             run.unit.metrics.runs[run.kind, outcome] += 1
 

@@ -52,6 +52,8 @@ class StepMetrics:
         self.dead_letters = 0
         self.conflicts = 0
         self.in_flight: Callable[[], int] = lambda: 0
+        self.partitions: Callable[[], int] | None = None
+        """Partitions that this process pulls, of an ordered Step."""
 
 
 class Metrics(Collector):
@@ -87,6 +89,7 @@ class Metrics(Collector):
         text = "Runs executed again because what they had read was changed"
         yield self._counter("bema_conflicts", text, lambda step: step.conflicts)
         yield self._in_flight()
+        yield self._partitions()
         yield from self._commits()
         hot = CounterMetricFamily("bema_hot_key_conflicts", "Conflicts by state group", labels=("app", "group"))
         for (app, group), count in self.hot_keys.items():
@@ -120,6 +123,13 @@ class Metrics(Collector):
             level.add_metric((app,), list(Level).index(quota().level))
         yield ratio
         yield level
+
+    def _partitions(self) -> Metric:
+        family = GaugeMetricFamily("bema_partitions", "Partitions of an ordered Step that are pulled", labels=_LABELS)
+        for step in self._steps:
+            if step.partitions is not None:
+                family.add_metric((step.app, step.step), step.partitions())
+        return family
 
     def _commits(self) -> Iterator[Metric]:
         runs = HistogramMetricFamily("bema_commit_runs", "Runs in one atomic batch", labels=())

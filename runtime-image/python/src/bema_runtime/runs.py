@@ -13,6 +13,7 @@ from bema.contract.bindings import Binding
 from bema.contract.envelopes import Event
 from bema.contract.triggers import Kind
 from bema_runtime.metrics import StepMetrics
+from bema_runtime.turns import Turns
 
 
 @dataclass(eq=False, slots=True)
@@ -31,6 +32,10 @@ class Unit:
     """Tell the pull that so many messages are no longer in hand."""
     gather: Callable[[Run], None] | None = None
     """Take an event for the next batch; None for a Step that takes them one by one."""
+    partition: int | None = None
+    """The partition that it stands for, where events are heard in order."""
+    turns: Turns | None = None
+    """When its runs may execute; None where they may at once, and a later attempt is a message of its own."""
 
     @classmethod
     def of(cls, binding: Binding, metrics: StepMetrics) -> Unit:
@@ -140,7 +145,7 @@ class Run:
         """What tells it from others in hand. A scheduled attempt may arrive while the one before is still being
         settled: it is a message of its own, and never a twin."""
         sequence = self.delivery.sequence if self.retried and self.delivery else 0
-        return self.unit.binding.step, self.id, sequence
+        return names.durable(self.unit.binding.step, self.unit.partition), self.id, sequence
 
     @property
     def binding(self) -> Binding:

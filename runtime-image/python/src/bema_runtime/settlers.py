@@ -3,6 +3,7 @@
 ok       → commit → ack
 conflict → invoke again on fresh data; after `limits.conflicts` times the run goes back, same attempt
 fails    → attempts left: schedule the next one, ack;  none left: dead letter, ack
+           (an ordered run stays in hand instead of being scheduled, and its partition waits)
 cannot write → no ack; the event stays in hand, heartbeating, until it can
 """
 
@@ -22,18 +23,19 @@ from bema.ports.jetstream import JetStream, Outgoing
 from bema_runtime import commits, traces
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Abandoned, Committed, Committer, Conflicted, Overtaken, Result, Unfit
-from bema_runtime.hands import ACK, Hands
+from bema_runtime.hands import ACK, NAK, Hands
 from bema_runtime.lanes import Lanes
 from bema_runtime.metrics import Metrics
 from bema_runtime.runs import Run, Unit
 from bema_runtime.tasks import Tasks
+from bema_runtime.turns import Turns
 
 log = logging.getLogger(__name__)
 
 
 class Settler:
     """Settles runs. Those that somebody waits for (api, cron) get their commit's result instead of an ack. `invoke`
-    executes a run's handler once more."""
+    executes a run's handler once more, `resume` does so unless the run has ended elsewhere."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Settler:
         tasks: Tasks,
         invoke: Callable[[Run], None],
         watched: Callable[[], frozenset[str]],
+        resume: Callable[[Run], Coroutine[Any, Any, None]],
     ) -> None:
         self._connection = connection
         self._js = JetStream(connection)
@@ -54,6 +57,7 @@ class Settler:
         self._metrics = metrics
         self._tasks = tasks
         self._invoke = invoke
+        self._resume = resume
         self.committer = Committer(self._js, stream, metrics=metrics, settle=self._committed, watched=watched)
 
     def begin(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
@@ -175,8 +179,20 @@ class Settler:
     async def _schedule(self, run: Run, *, seconds: float, attempt: int) -> None:
         if run.event is None:
             raise AssertionError("only events are scheduled")
+        if run.unit.turns is not None:
+            await self._wait_in_place(run, run.unit.turns, seconds=seconds, attempt=attempt)
+            return
         await self._store(commits.retry(run, run.event, at=time.time() + seconds, attempt=attempt))
         await self._hands.let_go(run, ACK, outcome="retry")
+
+    async def _wait_in_place(self, run: Run, turns: Turns, *, seconds: float, attempt: int) -> None:
+        """The next attempt of an ordered run: nothing of its partition may come between. A process that stops gives
+        the event back, and whoever gets it counts its attempts from 1."""
+        run.attempt, run.conflicts = attempt, 0
+        if await turns.pause(run, seconds):
+            await self._resume(run)
+        else:
+            await self._hands.let_go(run, NAK)
 
     async def _store(self, message: Outgoing) -> None:
         """Store a message, however long it takes: the event stays in hand meanwhile."""

@@ -114,9 +114,11 @@ def _source(app: str) -> str:
 
 async def emit(js: JetStream, target: Target, event: Event) -> bool:
     """Store an event; whether any Step hears its topic."""
-    subject = names.event(target.root, event.topic, names.partition(event.key, bindings.PARTITIONS))
-    wanted = names.event_filter(target.root, event.topic)
-    heard = any(wanted in state.filters for state in (await admin.consumer_states(js, target.stream)).values())
+    partition = names.partition(event.key, bindings.PARTITIONS)
+    subject = names.event(target.root, event.topic, partition)
+    wanted = {names.event_filter(target.root, event.topic, which) for which in (None, partition)}
+    states = await admin.consumer_states(js, target.stream)
+    heard = any(not wanted.isdisjoint(state.filters) for state in states.values())
     await js.publish(Outgoing(subject, event.data, envelopes.encode(event)))
     return heard
 

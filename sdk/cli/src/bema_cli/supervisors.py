@@ -20,7 +20,7 @@ from typing import assert_never
 from bema.contract import bindings, errors, retentions
 from bema.contract.bindings import Installation, Owner
 from bema.discoveries import Problem
-from bema.ports import admin, connections
+from bema.ports import admin, connections, subscriptions
 from bema.ports.janitors import Janitor
 from bema.ports.jetstream import JetStream
 from bema_cli import brokers, checks, discovery, events, janitors, options, plans, processes, sockets, watches, workers
@@ -305,8 +305,7 @@ class Supervisor:
         stream = bindings.app_stream(Owner(namespace=self._settings.app), self._installation())
         await admin.ensure_stream(js, stream)
         for binding in plan.bindings.values():
-            if binding.consumer is not None:
-                await admin.ensure_consumer(js, stream.name, binding.consumer)
+            await subscriptions.ensure(js, binding)
 
     def _write(self, plan: Plan) -> list[Path]:
         folder = self._workspace.bindings

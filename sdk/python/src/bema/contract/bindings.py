@@ -15,7 +15,7 @@ from bema.contract import errors, names, quantities, triggers
 from bema.contract.effects import MAX_COMMIT_BYTES, MAX_EFFECTS, MAX_PAYLOAD_BYTES
 from bema.contract.models import JsonSchema, Model
 from bema.contract.retries import RetryPolicy
-from bema.contract.steps import Isolation, Language, Step
+from bema.contract.steps import Isolation, Language, Step, StepSpec
 from bema.contract.triggers import Kind, Method, Overlap
 
 VERSION = 1
@@ -107,6 +107,15 @@ class Consumer(Model):
     metadata: dict[str, str]
 
 
+class Partitions(Model):
+    """How the events of ordered triggers reach a Step: one after the other in each partition."""
+
+    consumers: list[Consumer]
+    """One for each partition, in their order. Each gives out one event at a time."""
+    members: str
+    """The subject on which the Step's processes tell each other that they live."""
+
+
 class BoundApi(Model):
     trigger: int
     """The trigger's place in the Step's list."""
@@ -188,6 +197,8 @@ class Binding(Model):
     stream: AppStream
     consumer: Consumer | None = None
     """None for a Step that hears no events."""
+    ordered: Partitions | None = None
+    """None for a Step without ordered triggers."""
     broker: Broker
     http: Listen | None = None
     """None for a Step without api triggers."""
@@ -218,6 +229,11 @@ class Binding(Model):
     def in_hand(self) -> int:
         """Events that one process takes at once."""
         return self.concurrency * (self.batch.size if self.batch else 1)
+
+    @property
+    def consumers(self) -> list[Consumer]:
+        """All of the Step's consumers, its main one first."""
+        return [*([self.consumer] if self.consumer else []), *(self.ordered.consumers if self.ordered else [])]
 
     def to_json(self) -> str:
         """Deterministic: keys sorted, two spaces."""
@@ -253,7 +269,8 @@ def bind(step: Step, owner: Owner, installation: Installation) -> Binding:
         uid=owner.uid,
         root=root,
         stream=app_stream(owner, installation),
-        consumer=_consumer(step, owner, root) if spec.events else None,
+        consumer=_consumer(step, owner, root) if spec.events or spec.states else None,
+        ordered=_partitions(step, owner, root) if _hears_in_order(spec) else None,
         broker=installation.broker,
         http=installation.http if spec.apis else None,
         health=installation.health,
@@ -306,16 +323,57 @@ def _api(number: int, api: triggers.ApiTrigger) -> BoundApi:
 
 
 def _consumer(step: Step, owner: Owner, root: str) -> Consumer:
+    """Hears what comes in any order: unordered topics, and attempts that were scheduled or redriven."""
     spec = step.spec
-    topics = [topic for event in spec.events for topic in event.topics]
-    at_once = spec.concurrency * max((event.batch.size if event.batch else 1) for event in spec.events)
-    start = owner.created or "Now" if spec.deliver_from == "Creation" else spec.deliver_from
+    topics = [topic for event in spec.events if not _is_ordered(event) for topic in event.topics]
+    at_once = spec.concurrency * max((event.batch.size for event in spec.events if event.batch), default=1)
     return Consumer(
         durable=names.durable(step.name),
         filter_subjects=[*(names.event_filter(root, topic) for topic in topics), names.retry_filter(root, step.name)],
         max_ack_pending=spec.max_in_flight or at_once * max(spec.scaling.max_replicas, spec.replicas or 0),
-        deliver_from=start,
-        metadata={names.METADATA_STEP: step.name, names.METADATA_STEP_UID: owner.uid},
+        deliver_from=_start(step, owner),
+        metadata=_metadata(step, owner),
+    )
+
+
+def _start(step: Step, owner: Owner) -> str:
+    start = step.spec.deliver_from
+    return owner.created or "Now" if start == "Creation" else start
+
+
+def _metadata(step: Step, owner: Owner) -> dict[str, str]:
+    return {names.METADATA_STEP: step.name, names.METADATA_STEP_UID: owner.uid}
+
+
+def _hears_in_order(spec: StepSpec) -> bool:
+    """Changes of the state are heard in order, whoever hears them."""
+    return bool(spec.states) or any(_is_ordered(event) for event in spec.events)
+
+
+def _is_ordered(event: triggers.EventTrigger) -> bool:
+    return event.ordering is not None
+
+
+def _partitions(step: Step, owner: Owner, root: str) -> Partitions:
+    """`max_ack_pending` 1 is what keeps the order: the next event of a partition is given out after the one before
+    was acknowledged, whoever asks, and however many do."""
+    topics = [topic for event in step.spec.events if _is_ordered(event) for topic in event.topics]
+    watched = [(state.group, state.key) for state in step.spec.states]
+    return Partitions(
+        consumers=[
+            Consumer(
+                durable=names.durable(step.name, partition),
+                filter_subjects=[
+                    *(names.event_filter(root, topic, partition) for topic in topics),
+                    *(names.change_filter(root, group, key, partition) for group, key in watched),
+                ],
+                max_ack_pending=1,
+                deliver_from=_start(step, owner),
+                metadata=_metadata(step, owner),
+            )
+            for partition in range(PARTITIONS)
+        ],
+        members=names.members(root, step.name),
     )
 
 

@@ -189,8 +189,9 @@ def event(root: str, topic: str, partition: int = 0) -> str:
     return f"{root}.evt.{RELEASE}.{partition}.{encode_topic(topic)}"
 
 
-def event_filter(root: str, topic: str) -> str:
-    return f"{root}.evt.*.*.{encode_topic(topic)}"
+def event_filter(root: str, topic: str, partition: int | None = None) -> str:
+    """A topic's events: all of them, or those of one partition."""
+    return f"{root}.evt.*.{'*' if partition is None else partition}.{encode_topic(topic)}"
 
 
 def events(root: str) -> str:
@@ -364,9 +365,20 @@ def ticks(root: str) -> str:
     return f"{root}.tick.>"
 
 
-def durable(step: str) -> str:
-    """The Step's consumer. Its stream belongs to one app, so the Step's name is enough."""
-    return step
+def durable(step: str, partition: int | None = None) -> str:
+    """The Step's consumer, or the one of a partition that it hears in order. Its stream belongs to one app, so the
+    Step's name is enough; it has no `_`."""
+    return step if partition is None else f"{step}_{partition}"
+
+
+def step_of_durable(durable: str) -> str:
+    """The Step of a consumer."""
+    return durable.partition("_")[0]
+
+
+def members(root: str, step: str) -> str:
+    """Where the processes of a Step tell each other that they live. Not below the root, or the stream would keep it."""
+    return f"bemacore.{root.removeprefix('bema.')}.members.{step}"
 
 
 def _id(*parts: str) -> str:

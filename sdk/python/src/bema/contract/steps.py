@@ -300,9 +300,11 @@ def _unsupported(spec: StepSpec) -> Iterator[str]:
         if trigger.kind is Kind.STREAM:
             yield f"{where}: a {trigger.kind} trigger {later}"
             continue
-        for field in ("ordering", "auth"):
+        for field in ("auth",):
             if getattr(trigger.member, field, None) is not None:
                 yield f"{where}.{field} {later}"
+        if trigger.event is not None and trigger.event.ordering is not None:
+            yield from _beside_ordering(spec, trigger.event, where, later)
     if spec.crons and len(spec.triggers) > 1:
         yield f"triggers: a cron trigger beside other triggers {later}; give the schedule a Step of its own"
     if spec.code is not None and spec.code.language is not Language.PYTHON:
@@ -322,6 +324,17 @@ def _unsupported(spec: StepSpec) -> Iterator[str]:
         yield f"capture {later}"
     if spec.pod.service_account_name is not None:
         yield f"pod.serviceAccountName {later}"
+
+
+def _beside_ordering(spec: StepSpec, event: EventTrigger, where: str, later: str) -> Iterator[str]:
+    """What cannot be had together with an order, or not yet."""
+    if event.batch is not None:
+        yield f"{where}.ordering beside batch {later}: events in order come one at a time; leave one of them out"
+    if spec.max_in_flight is not None:
+        yield (
+            f"{where}.ordering beside maxInFlight {later}: each partition has one event in flight; leave maxInFlight "
+            "out, and say concurrency"
+        )
 
 
 def _camel(name: str) -> str:

@@ -112,7 +112,7 @@ class ApiTrigger(Model):
 
 
 class Ordering(Model):
-    """In order per key, across replicas."""
+    """In order per key, across replicas. Events without a key are in order among themselves."""
 
 
 class Batch(Model):
@@ -136,7 +136,7 @@ class EventTrigger(Model):
     condition: JsonSchema | None = None
     """When to run: a JSON Schema that the data has to fit; in Python also a function of input and context."""
     ordering: Ordering | None = None
-    """In order per key. Not acted on by this version."""
+    """Events of one key one after the other, in the order in which they were emitted."""
     batch: Batch | None = None
     """Hand several events to the handler at once, as a list. Such a trigger is the only one of its Step."""
 

@@ -190,12 +190,15 @@ async def delete_silent_stream(js: JetStream, name: str, seen: StreamState) -> b
     return True
 
 
-async def ensure_consumer(js: JetStream, stream: str, consumer: Consumer) -> None:
+async def ensure_consumer(js: JetStream, stream: str, consumer: Consumer, *, start: int | None = None) -> None:
     """Make a Step's consumer, or bring it up to date in place: its position and backlog stay. One that was lost
-    begins behind its recorded floor."""
-    found = await _consumer_info(js, stream, consumer.durable)
+    begins behind its recorded floor. `start`: the sequence at which a new one begins instead."""
+    found = await consumer_info(js, stream, consumer.durable)
     wanted = _consumer_config(consumer)
-    if found is None:
+    if found is None and start is not None:
+        wanted.pop("opt_start_time", None)
+        wanted |= {"deliver_policy": "by_start_sequence", "opt_start_seq": start}
+    elif found is None:
         wanted |= await _start(js, stream, consumer)
     else:
         config = found["config"]
@@ -236,12 +239,13 @@ async def _recorded_floor(js: JetStream, stream: str, consumer: Consumer) -> int
 
 def _same(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     def plain(value: Mapping[str, Any]) -> dict[str, Any]:
-        return {**value, "filter_subject": None, "filter_subjects": sorted(_filters(value))}
+        return {**value, "filter_subject": None, "filter_subjects": sorted(filters(value))}
 
     return plain(config) == plain(wanted)
 
 
-def _filters(config: Mapping[str, Any]) -> list[str]:
+def filters(config: Mapping[str, Any]) -> list[str]:
+    """The subjects that a consumer hears, from its configuration as the server says it."""
     return [str(subject) for subject in config.get("filter_subjects") or [config.get("filter_subject") or ">"]]
 
 
@@ -259,7 +263,8 @@ def _consumer_config(consumer: Consumer) -> dict[str, Any]:
     }
 
 
-async def _consumer_info(js: JetStream, stream: str, durable: str) -> Any | None:
+async def consumer_info(js: JetStream, stream: str, durable: str) -> Any | None:
+    """What the server says of a consumer; None when there is none."""
     try:
         return await js.api(f"CONSUMER.INFO.{stream}.{durable}")
     except errors.BrokerRefused as refused:
@@ -269,7 +274,7 @@ async def _consumer_info(js: JetStream, stream: str, durable: str) -> Any | None
 
 
 async def consumer_exists(js: JetStream, stream: str, durable: str) -> bool:
-    return await _consumer_info(js, stream, durable) is not None
+    return await consumer_info(js, stream, durable) is not None
 
 
 async def last_sequence(js: JetStream, stream: str) -> int:
@@ -293,7 +298,7 @@ async def consumer_states(js: JetStream, stream: str) -> dict[str, ConsumerState
                 pending=int(info["num_pending"]),
                 unacked=int(info["num_ack_pending"]),
                 metadata=info["config"].get("metadata") or {},
-                filters=_filters(info["config"]),
+                filters=filters(info["config"]),
                 ack_floor=int(info["ack_floor"]["stream_seq"]),
                 created=str(info["created"]),
             )

@@ -1,0 +1,113 @@
+"""A Step's subscription: its main consumer and those of the partitions that it hears in order, taken as one.
+
+A topic that becomes ordered, or stops being so, moves between them. Whoever hears it from then on begins where the
+others have not finished: what both hear is one run with one marker, so it is done once, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bema.contract import names
+from bema.contract.bindings import Binding, Consumer
+from bema.ports import admin
+from bema.ports.admin import ConsumerState
+from bema.ports.jetstream import ROLLUP, JetStream, Outgoing
+
+
+async def ensure(js: JetStream, binding: Binding) -> None:
+    """Make all consumers of a Step that hears events, or bring them up to date. Those of partitions come first and
+    leave last: while both are there, no event of a topic that moves is without a hearer."""
+    stream, main = binding.stream.name, binding.consumer
+    if main is None:
+        return
+    if binding.ordered is not None:
+        start = await _start_of_moved(js, binding, main)
+        for consumer in binding.ordered.consumers:
+            await _ensure_from(js, stream, consumer, start)
+    await admin.ensure_consumer(js, stream, main)
+    await _watch(js, binding)
+    if binding.ordered is None:
+        await _take_back(js, binding, main)
+
+
+async def _watch(js: JetStream, binding: Binding) -> None:
+    """Say in the stream which groups of the state the Step watches: whoever writes them tells what has changed. After
+    the consumers, so that nothing is told that they would not hear."""
+    groups = sorted({state.group for state in binding.states})
+    subject = names.watch(binding.root, binding.step)
+    found = await js.get_last(binding.stream.name, subject)
+    before = json.loads(found.data)["groups"] if found is not None and found.data else []
+    if groups != before:
+        body = json.dumps({"groups": groups}).encode()
+        await js.publish(Outgoing(subject, body, {ROLLUP: "sub"}))
+
+
+async def _start_of_moved(js: JetStream, binding: Binding, main: Consumer) -> int | None:
+    """The first sequence that the main consumer has not finished, if it still hears topics that are ordered now."""
+    last = await admin.last_sequence(js, binding.stream.name)
+    found = await admin.consumer_info(js, binding.stream.name, main.durable)
+    if found is None:
+        return None
+    heard = {names.event_filter(binding.root, topic) for event in binding.events for topic in event.topics}
+    moved = heard & set(admin.filters(found["config"])) - set(main.filter_subjects)
+    return _floor(found, last) if moved else None
+
+
+async def _take_back(js: JetStream, binding: Binding, main: Consumer) -> None:
+    """The Step hears nothing in order any more: its main consumer takes over what partitions still held. The first
+    partition's consumer leaves last, so that whoever continues a half-done change finds it."""
+    stream = binding.stream.name
+    durables = [names.durable(binding.step, partition) for partition in range(binding.partitions)]
+    if await admin.consumer_info(js, stream, durables[0]) is None:
+        return
+    last = await admin.last_sequence(js, stream)
+    infos = [info for durable in durables if (info := await admin.consumer_info(js, stream, durable)) is not None]
+    waiting = [_floor(info, last) for info in infos if info["num_pending"] + info["num_ack_pending"]]
+    await _ensure_from(js, stream, main, min(waiting, default=None))
+    for durable in reversed(durables):
+        await admin.delete_consumer(js, stream, durable)
+
+
+async def _ensure_from(js: JetStream, stream: str, consumer: Consumer, start: int | None) -> None:
+    """A consumer that has yet to be given everything from `start` on. One that is ahead is made anew, further back:
+    where a consumer is cannot be changed."""
+    if start is not None:
+        found = await admin.consumer_info(js, stream, consumer.durable)
+        if found is not None and int(found["delivered"]["stream_seq"]) >= start:
+            start = min(start, int(found["ack_floor"]["stream_seq"]) + 1)
+            await admin.delete_consumer(js, stream, consumer.durable)
+    await admin.ensure_consumer(js, stream, consumer, start=start)
+
+
+def _floor(info: Mapping[str, Any], last: int) -> int:
+    """The first sequence that a consumer has not finished. `last` is the stream's, read before: the floor of a
+    consumer that is idle stays behind."""
+    idle = info["num_pending"] + info["num_ack_pending"] == 0
+    return (last if idle else int(info["ack_floor"]["stream_seq"])) + 1
+
+
+async def let_go(js: JetStream, stream: str, step: str) -> list[str]:
+    """Remove the consumers of a Step that hears no events any more; the names of those removed. One that still holds
+    events stays, for the Step may hear them again; an empty one would only make a later `deliverFrom` mean nothing."""
+    states = await admin.consumer_states(js, stream)
+    empty = [name for name, state in states.items() if admin.step_of(state) == step and state.backlog == 0]
+    for durable in empty:
+        await admin.delete_consumer(js, stream, durable)
+    await unwatch(js, stream, step)
+    return empty
+
+
+async def unwatch(js: JetStream, stream: str, step: str) -> None:
+    """The Step watches nothing any more: nobody need tell it what has changed."""
+    subject = names.watch(names.root_of_stream(stream), step)
+    if await js.get_last(stream, subject) is not None:
+        await js.publish(Outgoing(subject, json.dumps({"groups": []}).encode(), {ROLLUP: "sub"}))
+
+
+def backlog(states: Mapping[str, ConsumerState], durables: Iterable[str]) -> int | None:
+    """Events that wait in several consumers; None when one of them is missing."""
+    found = [states.get(durable) for durable in durables]
+    return None if None in found else sum(state.backlog for state in found if state is not None)

@@ -1,0 +1,139 @@
+"""State triggers: every write of a watched group, with what was there before, in order, and loops that end."""
+
+from __future__ import annotations
+
+import json
+
+from bema.contract import names
+from tests.support import waits
+
+WRITE = """
+config = {"triggers": [{"event": {"topics": ["write"]}}]}
+async def handler(data, ctx):
+    for group, key, how, value in data:
+        if how == "set":
+            await ctx.state.set(group, key, value)
+        elif how == "delete":
+            await ctx.state.delete(group, key)
+        elif how == "increment":
+            await ctx.state.increment(group, key, value)
+        else:
+            found = await ctx.state.get(group, key, 0)
+            await ctx.state.set(group, key, found + value)
+"""
+AUDIT = """
+from bema import StateChange
+def is_small(change):
+    return change.new is None or change.new < 1000
+config = {"triggers": [{"state": {"group": "orders", "condition": is_small}}, {"state": {"group": "one", "key": "k"}}]}
+async def handler(change: StateChange, ctx):
+    assert ctx.trigger.kind == "state" and ctx.trigger.index == (1 if change.group == "one" else 0)
+    found = await ctx.state.item(change.group, change.key)
+    entry = [change.type, change.old, change.new, change.revision]
+    await ctx.state.append("audit", change.group + "/" + change.key, entry)
+"""
+
+
+async def _audit(app, key: str, count: int):  # type: ignore[no-untyped-def]
+    async def found():  # type: ignore[no-untyped-def]
+        entries = await app.state("audit", key) or []
+        return entries if len(entries) >= count else None
+
+    return await waits.until(found, f"{count} changes of {key}", explain=app.explain, timeout=20)
+
+
+async def test_every_write_is_told_with_what_was_there_before(start_app) -> None:
+    app = await start_app({"steps/write_step.py": WRITE, "steps/audit_step.py": AUDIT})
+    writes = [
+        ["orders", "a", "set", 1],
+        ["orders", "a", "increment", 4],
+        ["orders", "a", "add", 10],
+        ["orders", "a", "set", 5000],
+        ["orders", "a", "delete", None],
+        ["orders", "a", "set", 7],
+        ["orders", "b", "set", 1],
+        ["other", "a", "set", 1],
+        ["one", "x", "set", 1],
+        ["one", "k", "set", 2],
+    ]
+    revisions = []
+    for write in writes:
+        before = (await app.js.get_last(app.stream, names.state(app.root, write[0], write[1]))) or None
+        await app.emit("write", [write])
+
+        async def written(write=write, before=before):  # type: ignore[no-untyped-def]
+            found = await app.js.get_last(app.stream, names.state(app.root, write[0], write[1]))
+            return found if found is not None and (before is None or found.sequence > before.sequence) else None
+
+        found = await waits.until(written, "the write", explain=app.explain)
+        revisions.append(found.sequence)
+    entries = await _audit(app, "orders/a", 5)
+    assert entries == [
+        ["created", None, 1, revisions[0]],
+        ["updated", 1, 5, revisions[1]],
+        ["updated", 5, 15, revisions[2]],
+        ["deleted", 5000, None, revisions[4]],
+        ["created", None, 7, revisions[5]],
+    ]
+    assert await _audit(app, "orders/b", 1) == [["created", None, 1, revisions[6]]]
+    assert await _audit(app, "one/k", 1) == [["created", None, 2, revisions[9]]]
+    assert await app.state("audit", "one/x") is None
+    changes = await app.messages(names.changes(app.root))
+    assert len(changes) == 9, "a group that nobody watches is not told"
+
+
+ORDER = """
+config = {"triggers": [{"state": {"group": "counter"}}], "retry": {"maxAttempts": 3, "initialSeconds": 0.02}}
+async def handler(change, ctx):
+    if change.new % 7 == 0 and ctx.attempt == 1:
+        raise ValueError("once more")
+    await ctx.state.append("seen", change.key, change.new)
+"""
+
+
+async def test_the_changes_of_a_key_come_in_order_over_replicas_and_retries(start_app) -> None:
+    app = await start_app({"steps/write_step.py": WRITE, "steps/order_step.py": ORDER}, workers=2)
+    for _ in range(60):
+        for key in ("a", "b"):
+            await app.emit("write", [["counter", key, "increment", 1]])
+    for key in ("a", "b"):
+
+        async def all_seen(key=key):  # type: ignore[no-untyped-def]
+            return len(await app.state("seen", key) or []) >= 60
+
+        await waits.until(all_seen, f"60 changes of {key}", timeout=60, explain=app.explain)
+        assert await app.state("seen", key) == list(range(1, 61))
+
+
+LOOP = """
+config = {"triggers": [{"state": {"group": "loop"}}, {"event": {"topics": ["go"]}}], "emits": ["go"]}
+async def handler(data, ctx):
+    if ctx.trigger.kind == "event":
+        await ctx.state.increment("loop", "n")
+    else:
+        await ctx.emit("go", 1)
+"""
+
+
+async def test_changes_that_cause_each_other_come_to_an_end(start_app) -> None:
+    app = await start_app({"steps/loop_step.py": LOOP})
+    await app.emit("go", 1)
+    [letter] = await waits.until(app.dead_letters, "a dead letter", timeout=30, explain=app.explain)
+    assert (letter.headers["Bema-Reason"], letter.headers["Bema-Kind"]) == ("StateLoop", "state")
+    [error] = json.loads(letter.headers["Bema-Errors"])
+    assert error["message"].startswith("expected at most 16 changes to watched groups that cause each other, found one")
+    await app.wait_idle()
+    assert await app.state("loop", "n") == 17
+
+
+async def test_a_step_that_watches_nothing_any_more_is_not_told(start_app) -> None:
+    from bema.ports import subscriptions
+
+    app = await start_app({"steps/write_step.py": WRITE, "steps/order_step.py": ORDER})
+    await app.emit("write", [["counter", "a", "set", 1]])
+    await waits.until(lambda: app.state("seen", "a"), "the change", explain=app.explain)
+    await app.wait_idle()
+    assert "order" in await subscriptions.let_go(app.js, app.stream, "order")
+    await app.emit("write", [["counter", "a", "set", 2]])
+    await app.wait_state("counter", "a", 2)
+    assert len(await app.messages(names.changes(app.root))) == 1
