@@ -61,8 +61,8 @@ def crons() -> Strategy:
     )
 
 
-def states() -> Strategy:
-    return some({"group": topics}, key=texts, condition=opaque)
+def states(group: str) -> Strategy:
+    return some({"group": st.just(group)}, key=texts, condition=opaque)
 
 
 def streams() -> Strategy:
@@ -74,11 +74,14 @@ def streams() -> Strategy:
 def triggers(draw: st.DrawFn, *, least: int = 1) -> list[dict[str, Any]]:
     kinds = draw(st.lists(st.sampled_from(["api", "event", "cron", "state", "stream"]), min_size=least, max_size=3))
     heard = draw(unique(topics, least=2 * len(kinds), most=2 * len(kinds)))
-    makers = {"api": apis, "cron": crons, "state": states, "stream": streams}
-    drawn = [
-        {kind: draw(events(heard[2 * n : 2 * n + 2]) if kind == "event" else makers[kind]())}
-        for n, kind in enumerate(kinds)
-    ]
+    makers = {"api": apis, "cron": crons, "stream": streams}
+
+    def maker(n: int, kind: str) -> Strategy:
+        # No topic and no group is heard by two triggers
+        own = heard[2 * n : 2 * n + 2]
+        return events(own) if kind == "event" else states(own[0]) if kind == "state" else makers[kind]()
+
+    drawn = [{kind: draw(maker(n, kind))} for n, kind in enumerate(kinds)]
     # A trigger with a batch is the only one of its Step
     gathered = [trigger for trigger in drawn if "batch" in trigger.get("event", {})]
     return gathered[:1] or drawn

@@ -63,10 +63,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
         ["steps/cron_step.py: triggers[0].cron.schedule: minute: expected 0 to 59, found '61'"],
     ),
     "later_step.py": (
-        config('"triggers": [{"event": {"topics": ["a"], "batch": {}}}], "isolation": "Process"'),
+        config('"triggers": [{"api": {"path": "/later", "auth": {}}}], "capture": "Off"'),
         [
-            "steps/later_step.py: isolation: Process is not supported by this version; use Thread",
-            "steps/later_step.py: triggers[0].event.batch is not supported by this version",
+            "steps/later_step.py: capture is not supported by this version",
+            "steps/later_step.py: triggers[0].api.auth is not supported by this version",
         ],
     ),
     "schema_step.py": (

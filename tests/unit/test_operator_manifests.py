@@ -403,9 +403,9 @@ def test_the_pull_policy_is_left_to_kubernetes_unless_the_installation_has_one()
     [
         pytest.param({"virtualEmits": ["a"]}, ([], None, ""), id="a noop wants nothing"),
         pytest.param(
-            {"triggers": [{"state": {"group": "g"}}], "code": IMAGE},
+            {"triggers": [{"stream": {"stream": "s"}}], "code": IMAGE},
             (
-                ["triggers[0].state: a state trigger is not supported by this version"],
+                ["triggers[0].stream: a stream trigger is not supported by this version"],
                 None,
                 "",
             ),
