@@ -16,6 +16,7 @@ import pytest
 from bema.contract import bindings, names
 from bema.ports import dead_letters
 from bema.ports.dead_letters import Place
+from bench import ordering
 from tests.support import keyed, waits
 from tests.support.keyed import Sender
 
@@ -77,17 +78,8 @@ async def test_events_of_a_key_are_committed_once_and_in_their_order(start_app, 
     assert await app.dead_letters() == []
 
 
-async def test_the_order_stays_while_members_join_and_leave(start_app) -> None:
-    app = await start_app({"steps/work_step.py": keyed.STEP}, workers=2)
-    chance = random.Random(SEED)
-    sender = Sender(app, keys=100, chance=chance)
-    harm = keyed.Harm(app, chance, pause=0.8)
-    async with harm.doing():
-        await sender.send(EVENTS)
-        await keyed.wait_done(app, timeout=240)
-    await keyed.verify(app, sender.sent)
-    assert await app.dead_letters() == []
-    print(f"seed {SEED}: {sum(sender.sent.values())} events, {dict(harm.done)}, {len(app.workers)} workers")
+async def test_the_order_stays_while_members_join_and_leave_in_every_way(tmp_path: Path) -> None:
+    await ordering.run(tmp_path, events=EVENTS, keys=100, workers=2, memory=False, seed=SEED, pause=2.5)
 
 
 @pytest.mark.parametrize(

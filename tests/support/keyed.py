@@ -79,7 +79,9 @@ async def verify(app: runtimes.App, sent: collections.Counter[str]) -> None:
 
 
 def pulled(worker: runtimes.Worker, step: str) -> int:
-    """How many partitions a worker pulls."""
+    """How many partitions a worker pulls; -1 before it is ready."""
+    if worker.readiness()[0] != 200:
+        return -1
     return int(worker.metrics().get(f'bema_partitions{{app="{runtimes.NAMESPACE}",step="{step}"}}', -1))
 
 

@@ -141,13 +141,14 @@ class Engine:
             if (ordered := unit.binding.ordered) is not None:
                 partitions = Partitions(self._connection, unit, ordered, tasks=self._tasks, deliver=self._delivered)
                 self._partitions[unit.binding.step] = partitions
+                partitions.hold(self._quotas.now.level is Level.FULL)
                 await partitions.start()
         self.ready = True
 
     def _level_changed(self, level: Level) -> None:
         """With the storage full, no events are taken: what is left of it is for retries and dead letters."""
-        for pull in self._pulls.values():
-            pull.hold(level is Level.FULL)
+        for part in (*self._pulls.values(), *self._partitions.values()):
+            part.hold(level is Level.FULL)
 
     async def _look_again(self) -> None:
         await self._look_at_stream()

@@ -27,7 +27,7 @@ class Hands:
         held = self._runs.get(run.place)
         if held is not None:
             if run.delivery is not None and held.takes(run.delivery):
-                held.unit.release(1)
+                run.unit.release(1)
             return False
         self._runs[run.place] = run
         run.unit.in_flight += 1

@@ -59,6 +59,7 @@ class Partitions:
         self._wanted: set[int] = set()
         self._moving = asyncio.Lock()
         self._stopping = False
+        self._is_held = False
         unit.metrics.partitions = lambda: len(self._held)
         unit.metrics.in_flight = self._in_flight
 
@@ -69,6 +70,12 @@ class Partitions:
     def problems(self) -> list[str]:
         """Why nothing comes, by partition."""
         return [f"partition {number}: {held.pull.problem}" for number, held in self._held.items() if held.pull.problem]
+
+    def hold(self, held: bool) -> None:
+        """Take nothing more until told otherwise."""
+        self._is_held = held
+        for each in self._held.values():
+            each.pull.hold(held)
 
     async def stop(self) -> None:
         """Take no more events, and give back at once those that wait for their turn or their next attempt."""
@@ -117,6 +124,7 @@ class Partitions:
         )
         unit.release = pull.done
         self._held[number] = _Held(unit, pull)
+        pull.hold(self._is_held)
         await pull.start()
 
     async def _release(self, number: int) -> None:

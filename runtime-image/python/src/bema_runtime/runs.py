@@ -143,8 +143,10 @@ class Run:
     @property
     def place(self) -> tuple[str, str, int]:
         """What tells it from others in hand. A scheduled attempt may arrive while the one before is still being
-        settled: it is a message of its own, and never a twin."""
-        sequence = self.delivery.sequence if self.retried and self.delivery else 0
+        settled: it is a message of its own, and never a twin. Nor is an ordered event, whose partition may have been
+        pulled anew: each message counts for the pull that brought it."""
+        alone = self.retried or self.unit.partition is not None
+        sequence = self.delivery.sequence if alone and self.delivery else 0
         return names.durable(self.unit.binding.step, self.unit.partition), self.id, sequence
 
     @property

@@ -160,9 +160,10 @@ class Connection:
     def new_inbox(self) -> str:
         return str(self._client.new_inbox())
 
-    def on_reconnect(self, listener: Callable[[], None]) -> None:
-        """Call `listener` each time the connection is back."""
+    def on_reconnect(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` each time the connection is back, until what is returned is called."""
         self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     async def wait_connected(self, timeout: float) -> None:
         """Return once connected. Raises `BrokerUnavailable` after `timeout` seconds."""
@@ -253,7 +254,7 @@ class Connection:
         log.info("The connection to NATS is back")
         self._told = False
         self.problem = None
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             listener()
 
 

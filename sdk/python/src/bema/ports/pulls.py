@@ -51,6 +51,7 @@ class Pull:
         self._wanted = asyncio.Event()
         self._stopped = False
         self._held = False
+        self._forget: Callable[[], None] | None = None
         self.problem: str | None = None
         """Why nothing comes, such as a consumer that was deleted; None while all is well."""
 
@@ -59,7 +60,7 @@ class Pull:
         return self._in_hand
 
     async def start(self) -> None:
-        self._connection.on_reconnect(self._begin_again)
+        self._forget = self._connection.on_reconnect(self._begin_again)
         self._watch = asyncio.create_task(self._keep_asking(), name=f"pull {self._name}")
         self._wanted.set()
 
@@ -175,6 +176,9 @@ class Pull:
         """Ask for nothing more; what the server has sent already is still delivered, during this call."""
         self._stopped = True
         self._wanted.set()
+        if self._forget is not None:
+            self._forget()
+            self._forget = None
         if self._watch is not None:
             self._watch.cancel()
         if self._inbox is not None and self._connection.is_connected:
