@@ -157,7 +157,7 @@ def _body(data: bytes) -> Any:
     try:
         return json.loads(data)
     except ValueError:
-        return data.decode()
+        return data.decode(errors="replace")
 
 
 class Worker:

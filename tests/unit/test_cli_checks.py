@@ -63,9 +63,9 @@ BAD: dict[str, tuple[str, list[str]]] = {
         ["steps/cron_step.py: triggers[0].cron.schedule: minute: expected 0 to 59, found '61'"],
     ),
     "later_step.py": (
-        config('"triggers": [{"event": {"topics": ["a"], "ordering": {}}}], "isolation": "Process"'),
+        config('"triggers": [{"event": {"topics": ["a"], "ordering": {}}}], "deletionPolicy": "Drain"'),
         [
-            "steps/later_step.py: isolation: Process is not supported by this version; use Thread",
+            "steps/later_step.py: deletionPolicy: Drain is not supported by this version; use Delete",
             "steps/later_step.py: triggers[0].event.ordering is not supported by this version",
         ],
     ),
