@@ -27,7 +27,8 @@ READY_SECONDS = 120.0
 LAST_WORDS = 1.0
 """How long to listen to a worker that is gone, in seconds."""
 
-_COMMANDS = {Language.PYTHON: [sys.executable, "-m", "bema_runtime.workers"]}
+# -P: a file of the app's must not stand in for a module of ours
+_COMMANDS = {Language.PYTHON: [sys.executable, "-P", "-m", "bema_runtime.workers"]}
 
 
 class Child:

@@ -87,6 +87,9 @@ class ProcessInvoker:
         child = Child(self._binding, self._received)
         await child.start()
         await self._prolong()
+        if self._closed:
+            child.kill()
+            return
         log.debug("The worker of %s is process %d", self._binding.step, child.pid)
         self._child, self._killed, self.problem = child, False, None
         child.send([execution.invoke for execution in self._running.values()])

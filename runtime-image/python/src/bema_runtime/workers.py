@@ -99,6 +99,7 @@ def main() -> int:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     logs.configure()
     with socket.socket(fileno=number) as sock:
+        sock.set_inheritable(False)
         try:
             _serve(sock)
         except errors.Invalid as error:
