@@ -67,6 +67,7 @@ class Host:
 
     def _read(self, messages: list[Any]) -> None:
         invocations: list[Invoke] = []
+        cancels: list[Cancel] = []
         for message in messages:
             match wires.decode_for_worker(message):
                 case Invoke() as invoke:
@@ -76,11 +77,14 @@ class Host:
                     if (answer := self._asked.get(reply.id)) is not None and not answer.done():
                         answer.set_result(reply)
                 case Cancel() as cancel:
-                    self._invoker.cancel(cancel)
+                    cancels.append(cancel)
                 case Hello() | Chunk() as other:
                     raise errors.WireInvalid(f"expected invoke, cancel or a response, found {type(other).__name__}")
         if invocations:
             self._invoker.invoke(invocations)
+        # After a while without a look at the socket an execution and its cancel may come in one burst
+        for cancel in cancels:
+            self._invoker.cancel(cancel)
 
 
 def main() -> int:
