@@ -8,12 +8,14 @@ messages are each language's own. Instants and ids are given, so that nothing he
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bema.contract import bindings, envelopes, errors, names, operations, retries
+from bema.contract import bindings, envelopes, errors, names, operations, retries, wires
 from bema.contract.retries import RetryPolicy
 from bema.contract.steps import Step
+from tools.wire_vectors import WIRES
 
 Case = dict[str, Any]
 
@@ -46,6 +48,10 @@ def _files() -> dict[str, tuple[str, Sequence[Case], Callable[[Case], Any]]]:
     operations_about = (
         "A new value from `value` and `operations`, applied in order. A path is a list, or text with dots."
     )
+    wires_about = (
+        "A message between a runtime and a worker, read by the one that it is `to` and written again: what is as it is "
+        "by default, and what is not known, is gone. The `line` is JSON, so that nothing of it is lost on the way here."
+    )
     return {
         "names": ("Names: call `function` with `arguments`.", NAMES, _name),
         "envelopes": ("The NATS headers of an event.", ENVELOPES, _envelope),
@@ -53,6 +59,7 @@ def _files() -> dict[str, tuple[str, Sequence[Case], Callable[[Case], Any]]]:
         "retries": (retries_about, RETRIES, _retry),
         "operations": (operations_about, OPERATIONS, _operation),
         "bindings": ("A Step, its owner and its installation give a Binding.", BINDINGS, _binding),
+        "wires": (wires_about, WIRES, _wire),
     }
 
 
@@ -105,6 +112,11 @@ def _one(item: Case) -> operations.Operation:
             return operations.append(value, path)
         case operations.Operator.REMOVE:
             return operations.remove(path)
+
+
+def _wire(case: Case) -> Any:
+    message = json.loads(case["line"])
+    return wires.encode((wires.decode_for_worker if case["to"] == "worker" else wires.decode_for_runtime)(message))
 
 
 def _binding(case: Case) -> Any:

@@ -267,8 +267,8 @@ def test_what_this_version_does_not_do_is_refused_by_name(space: Space) -> None:
     assert space.children("new") == []
     space.wait_ready("old")
     before = space.get("deployment", "old") or {}
-    space.apply(step("old", EVENT, replicas=0, isolation="Process"))
-    assert "isolation: Process" in space.wait_reason("old", "NotSupported")
+    space.apply(step("old", EVENT, replicas=0, deletionPolicy="Drain"))
+    assert "deletionPolicy: Drain" in space.wait_reason("old", "NotSupported")
     after = space.get("deployment", "old") or {}
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"] == before["spec"]

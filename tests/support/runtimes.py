@@ -15,7 +15,7 @@ from typing import Any
 from bema import handlers
 from bema.contract import bindings, envelopes, names
 from bema.contract.bindings import Binding, Broker, Installation, Listen, Owner
-from bema.contract.steps import Step
+from bema.contract.steps import Isolation, Step
 from bema.ports import admin, connections, subscriptions
 from bema.ports.jetstream import JetStream, Outgoing, Stored
 from tests.support import brokers, waits
@@ -49,6 +49,7 @@ class App:
         only: list[str] | None = None,
         wait: bool = True,
         replicas: int = 1,
+        isolation: Isolation | None = None,
     ) -> None:
         self.connection = await connections.connect(self.nats_urls, name="test", wait=5)
         self.js = JetStream(self.connection)
@@ -67,7 +68,7 @@ class App:
             )
             handler = handlers.load(self.folder, path)
             spec = handlers.spec_of(handler, {"entrypoint": path, "image": "none"})
-            spec = spec.model_copy(update={"deliver_from": deliver_from})
+            spec = spec.model_copy(update={"deliver_from": deliver_from, "isolation": isolation or spec.isolation})
             if spec.code is not None:
                 self.bindings.append(bindings.bind(Step(name=handler.name, spec=spec), owner, installation))
         await admin.ensure_stream(self.js, bindings.app_stream(owner, installation))
@@ -170,7 +171,7 @@ def _body(data: bytes) -> Any:
     try:
         return json.loads(data)
     except ValueError:
-        return data.decode()
+        return data.decode(errors="replace")
 
 
 class Worker:

@@ -202,7 +202,8 @@ def test_what_is_replaced_as_a_whole_gets_no_defaults_from_the_server() -> None:
             ".spec.isolation",
             {
                 "type": "string",
-                "description": "Where handlers run: Thread or Process. Only Thread is acted on by this version.",
+                "description": "Where handlers run: in the runtime (Thread), or in a process of their own beside it "
+                "(Process).",
                 "enum": ["Thread", "Process"],
                 "default": "Thread",
             },

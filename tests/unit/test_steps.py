@@ -352,7 +352,6 @@ NOT_SUPPORTED: dict[str, tuple[dict[str, Any], str]] = {
         config(code={**CODE, "language": "node"}),
         "code.language: node is not supported by this version; use python",
     ),
-    "isolation": (config(isolation="Process"), "isolation: Process is not supported by this version; use Thread"),
     "scaling.minReplicas": (
         config(scaling={"minReplicas": 0}),
         "scaling.minReplicas: 0 is not supported by this version; use 1 or more",
@@ -440,7 +439,7 @@ ACTED_ON = """
     triggers[].state.group triggers[].state.key triggers[].state.condition
     code.entrypoint code.inline{} code.image
     retry.maxAttempts retry.backoff retry.initialSeconds retry.maxSeconds retry.jitter
-    timeoutSeconds concurrency maxInFlight scaling.maxReplicas replicas deliverFrom suspend
+    timeoutSeconds concurrency maxInFlight isolation scaling.maxReplicas replicas deliverFrom suspend
     pod.env[].name pod.env[].value pod.env[].valueFrom
     pod.envFrom[].prefix pod.envFrom[].configMapRef pod.envFrom[].secretRef pod.resources pod.nodeSelector{}
     pod.tolerations[] pod.affinity pod.topologySpreadConstraints[]

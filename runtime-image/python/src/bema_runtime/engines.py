@@ -147,8 +147,10 @@ class Engine:
 
     def _level_changed(self, level: Level) -> None:
         """With the storage full, no events are taken: what is left of it is for retries and dead letters."""
-        for part in (*self._pulls.values(), *self._partitions.values()):
-            part.hold(level is Level.FULL)
+        for pull in self._pulls.values():
+            pull.hold(level is Level.FULL)
+        for partitions in self._partitions.values():
+            partitions.hold(level is Level.FULL)
 
     async def _look_again(self) -> None:
         await self._look_at_stream()

@@ -80,7 +80,12 @@ class PythonInvoker:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def start(self, peer: Peer) -> None:
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the handlers, on which the peer is asked and told."""
+        return self._loop
+
+    async def start(self, peer: Peer) -> None:
         """Load every handler. Raises `StepInvalid`."""
         self._peer = peer
         self._entries = {binding.step: _load(binding) for binding in self._bindings}

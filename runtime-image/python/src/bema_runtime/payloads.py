@@ -48,7 +48,7 @@ Decode = Callable[[bytes], Any]
 def dumps(value: Any, *, what: str, limit: int) -> bytes:
     """A value as JSON. Raises `PayloadInvalid` for what JSON cannot say, `PayloadTooLarge` above `limit` bytes."""
     try:
-        data = orjson.dumps(value, default=_plain)
+        data = orjson.dumps(value, default=plain)
     except TypeError as error:
         raise errors.PayloadInvalid(f"{what}: expected a value that JSON can hold, found {error}") from error
     if b"null" in data and (found := _not_finite(value)) is not None:
@@ -73,7 +73,8 @@ def _not_finite(value: Any) -> float | None:
     return None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What orjson cannot write by itself. Raises `TypeError`."""
     if isinstance(value, pydantic.BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, set | frozenset):

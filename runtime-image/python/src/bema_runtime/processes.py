@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -14,10 +13,10 @@ from typing import Any
 from bema.contract import errors, names
 from bema.contract.bindings import Binding, Listen
 from bema.ports import connections
-from bema_runtime import crons, engines, servers
+from bema_runtime import crons, engines, memories, servers
 from bema_runtime.commits import RunOutcome
 from bema_runtime.engines import Engine
-from bema_runtime.invokers import PythonInvoker
+from bema_runtime.isolations import Invokers
 from bema_runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ class Process:
         self._bindings = bindings
         self._metrics = Metrics()
         self._units = engines.units_of(bindings, self._metrics)
-        self._invoker = PythonInvoker(bindings)
+        self._invoker = Invokers(bindings)
         self._connection: connections.Connection | None = None
         self._engine: Engine | None = None
         self._stop = asyncio.Event()
@@ -46,7 +45,7 @@ class Process:
         self._api: servers.Serving | None = None
 
     def _problems(self) -> list[str]:
-        return self._engine.problems if self._engine else ["starting"]
+        return [*self._engine.problems, *self._invoker.problems] if self._engine else ["starting"]
 
     def _notes(self) -> list[str]:
         return self._engine.notes if self._engine else []
@@ -119,8 +118,8 @@ class Process:
             credentials_file=first.broker.credentials_file,
         )
         engine = Engine(self._connection, self._units, self._invoker, self._metrics, on_stuck=_give_up_process)
-        self._invoker.start(engine)
-        _settle_memory()
+        await self._invoker.start(engine)
+        memories.settle()
         self._engine = engine
         await engine.start()
         return engine
@@ -149,14 +148,6 @@ class Process:
             await server.stop(0.5)
         if self._engine is not None:
             self._invoker.close()
-
-
-def _settle_memory() -> None:
-    """What was imported stays: keep the garbage collector from walking it again and again, and let it come after tens
-    of thousands of new objects instead of hundreds, of which each run makes dozens."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 def _give_up_process() -> None:

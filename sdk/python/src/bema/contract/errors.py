@@ -4,6 +4,7 @@ BemaError
 ├── Invalid                 something a user wrote is wrong; the message names what was expected and found
 │   ├── NameInvalid         a string that cannot be part of a name
 │   ├── StepInvalid         a config, manifest or handler that is no Step
+│   ├── WireInvalid         a message between a runtime and its worker that is none
 │   └── NotSupported        right, but this version does not act on it
 ├── HandlerError            what a handler may raise to steer its run
 │   ├── BatchInvalid        an item of a batch that is not there
@@ -47,6 +48,10 @@ class NameInvalid(Invalid):
 
 class StepInvalid(Invalid):
     """A config, manifest or handler that is no Step."""
+
+
+class WireInvalid(Invalid):
+    """A message between a runtime and its worker process that is none."""
 
 
 class HandlerError(BemaError):

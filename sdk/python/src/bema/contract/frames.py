@@ -4,7 +4,8 @@
     worker → runtime: Call, Chunk (response body), End
 
 An `id` names one execution of a handler within the process. Every `Invoke` gets exactly one `End`, also after
-`Cancel`. Frames travel in lists, so that a hand-over between threads or processes costs once per burst.
+`Cancel`. Frames travel in lists, so that a hand-over between threads or processes costs once per burst. `wires` says
+what they look like between processes.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ class Peer(Protocol):
 class Invoker(Protocol):
     """Executes handlers, in whatever language. Called from the runtime's engine thread."""
 
-    def start(self, peer: Peer) -> None:
+    async def start(self, peer: Peer) -> None:
         """Load the handlers and be ready. Raises `StepInvalid` when a handler cannot be loaded."""
         ...
 

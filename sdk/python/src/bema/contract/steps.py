@@ -179,7 +179,7 @@ class StepSpec(Model):
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Events in hand across all pods. Default: concurrency × maxReplicas."""
     isolation: Isolation = Isolation.THREAD
-    """Where handlers run: Thread or Process. Only Thread is acted on by this version."""
+    """Where handlers run: in the runtime (Thread), or in a process of their own beside it (Process)."""
     scaling: Scaling = Scaling()
     """Bounds for the number of pods."""
     replicas: Annotated[int, Field(ge=0, le=1000)] | None = None
@@ -309,8 +309,6 @@ def _unsupported(spec: StepSpec) -> Iterator[str]:
         yield f"triggers: a cron trigger beside other triggers {later}; give the schedule a Step of its own"
     if spec.code is not None and spec.code.language is not Language.PYTHON:
         yield f"code.language: {spec.code.language} {later}; use python"
-    if spec.isolation is not Isolation.THREAD:
-        yield f"isolation: {spec.isolation} {later}; use Thread"
     if spec.scaling.min_replicas == 0:
         yield f"scaling.minReplicas: 0 {later}; use 1 or more"
     for field, default in (("engine", Engine.NATIVE), ("target_drain_seconds", 60), ("idle_seconds", 300)):

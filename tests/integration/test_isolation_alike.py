@@ -1,0 +1,25 @@
+"""What is true of runs, effects and answers is as true where the handlers run in worker processes: the same tests."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bema.contract.steps import Isolation
+from tests.integration import test_apis, test_crons, test_effects, test_review, test_runs
+
+for module in (test_apis, test_crons, test_effects, test_runs):
+    globals().update({name: value for name, value in vars(module).items() if name.startswith("test_")})
+
+test_runs_that_time_out_before_they_begin_are_tried_again = (
+    test_review.test_runs_that_time_out_before_they_begin_are_tried_again
+)
+
+
+@pytest.fixture
+def start_app(start_app: Callable[..., Any]) -> Callable[..., Any]:
+    """Apps whose Steps have worker processes."""
+    return functools.partial(start_app, isolation=Isolation.PROCESS)
