@@ -157,7 +157,7 @@ REFUSED = {
     "no JSON-RPC": ({"id": 1}, 'expected an object with "jsonrpc": "2.0", found {\'id\': 1}'),
     "an outcome that is none": (
         {**END, "result": {"outcome": "well"}},
-        "End.outcome: expected one of ok, invalid, failed, cancelled",
+        "End.outcome: expected one of ok, invalid, skipped, failed, cancelled",
     ),
     "an effect that is none": (
         {**END, "result": {"outcome": "ok", "effects": [{"type": "Explode"}]}},
