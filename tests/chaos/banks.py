@@ -44,9 +44,10 @@ class Transfer(BaseModel):
     amount: int
     branch: str
     page: str
+    due: float
     failures: int = 0
 
-config = {"triggers": [{"event": {"topics": ["transfer"]}}], "emits": ["moved", "refused"],
+config = {"triggers": [{"event": {"topics": ["transfer"]}}], "emits": ["moved", "refused", "confirmed"],
           "retry": {"maxAttempts": 5, "initialSeconds": 0.05}}
 
 async def handler(transfer: Transfer, ctx):
@@ -64,10 +65,24 @@ async def handler(transfer: Transfer, ctx):
     await ctx.state.set("accounts", transfer.giver, giving - transfer.amount - %(fee)d)
     await ctx.state.set("accounts", transfer.taker, taking + transfer.amount)
     await ctx.state.increment("fees", transfer.branch, %(fee)d)
-    await ctx.emit("moved", told, key=transfer.giver)
+    await ctx.emit("moved", {**told, "confirm_at": transfer.due}, key=transfer.giver)
+    await ctx.emit("confirmed", {"id": transfer.id}, at=transfer.due)
 """
-# A timer to confirm each transfer goes beside the last emit, `delay=`, as an event on `confirmed` with the time before
-# which it may not come: the checker looks at `confirm_at` in what moved already.
+_INTAKE = """
+from lib import witness
+config = {"triggers": [{"event": {"topics": ["wanted"]}}], "emits": ["transfer"]}
+async def handler(wanted, ctx):
+    witness.begun(ctx)
+    await ctx.emit("transfer", wanted, id=wanted["id"])
+    await ctx.state.append("intake", wanted["page"], {"id": wanted["id"], "run": ctx.run_id})
+"""
+_STATEMENT = """
+from lib import witness
+config = {"triggers": [{"event": {"topics": ["moved"], "ordering": {}}}]}
+async def handler(told, ctx):
+    witness.begun(ctx)
+    await ctx.state.append("statements", told["giver"], {"id": told["id"], "run": ctx.run_id})
+"""
 _LEDGER = """
 from bema import operations
 from lib import witness
@@ -82,6 +97,8 @@ FILES = {
     "lib/witness.py": _WITNESS,
     "steps/transfer_step.py": _TRANSFER % {"opening": OPENING, "fee": FEE},
     "steps/ledger_step.py": _LEDGER,
+    "steps/intake_step.py": _INTAKE,
+    "steps/statement_step.py": _STATEMENT,
 }
 
 

@@ -80,6 +80,10 @@ class Facts:
         """The ledger's entries."""
         return [entry for page in self.state.get("ledger", {}).values() for entry in page]
 
+    def noted(self, group: str) -> list[Mapping[str, Any]]:
+        """What a Step noted of its runs: of what is taken in, and of each giver's statement."""
+        return [entry for page in self.state.get(group, {}).values() for entry in page]
+
     @cached_property
     def ends(self) -> Mapping[tuple[str, str], Counter[str]]:
         """How runs ended, by Step and run."""
@@ -204,6 +208,8 @@ def _markers(facts: Facts) -> tuple[int, Found]:
     def find() -> Found:
         expected = Counter({("transfer", str(data["run"]), "ok"): 1 for _, data, _ in facts.told})
         expected += Counter({("ledger", str(entry["run"]), "ok"): 1 for entry in facts.written})
+        expected += Counter({("intake", str(entry["run"]), "ok"): 1 for entry in facts.noted("intake")})
+        expected += Counter({("statement", str(entry["run"]), "ok"): 1 for entry in facts.noted("statements")})
         expected += Counter({(letter.words[1], letter.words[2], "dead"): 1 for letter in facts.letters})
         found = Counter(
             {(*run, outcome): times for run, outcomes in facts.ends.items() for outcome, times in outcomes.items()}
@@ -246,6 +252,21 @@ def _order(facts: Facts) -> tuple[int, Found]:
     return sum(map(len, ordered.values())), find()
 
 
+def _statements(facts: Facts) -> tuple[int, Found]:
+    """What moved is on its giver's statement, in the order in which it moved."""
+    moved: dict[str, list[str]] = defaultdict(list)
+    for data in facts.moved:
+        moved[str(data["giver"])].append(str(data["id"]))
+    found = {giver: [str(each["id"]) for each in page] for giver, page in facts.state.get("statements", {}).items()}
+
+    def find() -> Found:
+        for giver in moved.keys() | found.keys():
+            if moved[giver] != found.get(giver, []):
+                yield Violation(f"{giver}: expected {moved[giver]} in this order, found {found.get(giver, [])}")
+
+    return len(found), find()
+
+
 def _timers(facts: Facts) -> tuple[int, Found]:
     """What was promised for later came once, and never early."""
     promised = {str(data["id"]): float(data["confirm_at"]) for data in facts.moved if "confirm_at" in data}
@@ -278,6 +299,7 @@ INVARIANTS: Mapping[str, Callable[[Facts], tuple[int, Found]]] = {
     "settled": _settled,
     "replicas agree": _replicas,
     "order per key": _order,
+    "statements": _statements,
     "timers": _timers,
 }
 

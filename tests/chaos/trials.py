@@ -135,8 +135,8 @@ class Trial:
         self._users: list[User] = []
 
     def _enough(self) -> bool:
-        # A transfer is two runs: its own and the ledger's
-        return not self._striking and 2 * sum(user.sent for user in self._users) >= self._settings.runs * 1.02
+        # A transfer is three runs at least: its own, the ledger's and the statement's
+        return not self._striking and 3 * sum(user.sent for user in self._users) >= self._settings.runs * 1.02
 
     async def run(self) -> None:
         seed = str(self._settings.seed)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import nats.errors
 from nats.aio.client import Client
@@ -20,6 +21,8 @@ ANSWER = 3.0
 CROWD = 300
 """Events on their way with which users wait for the bank: enough that every fault finds some."""
 TWICE = 0.1
+BY_INTAKE = 0.2
+"""Part of the transfers that are asked for twice, each time by an event of its own."""
 GIVES_UP = 0.1
 
 
@@ -60,28 +63,40 @@ class User:
 
     async def _want(self, connection: Client, wish: Transfer, urls: list[str]) -> None:
         self.sent += 1
-        while not await self._send(connection, wish):
+        data = {**wish.data(), "due": round(time.time() + self._chance.uniform(0.5, 3), 3)}
+        if self._chance.random() < BY_INTAKE:
+            # Two events with ids of their own: the intake makes one transfer of them
+            for number in (1, 2):
+                await self._insist(connection, wish, data, urls, topic="wanted", event_id=f"{wish.id}/{number}")
+            return
+        await self._insist(connection, wish, data, urls, topic="transfer", event_id=wish.id)
+        if self._chance.random() < TWICE:
+            await self._send(connection, wish, data, topic="transfer", event_id=wish.id)
+
+    async def _insist(
+        self, connection: Client, wish: Transfer, data: dict[str, Any], urls: list[str], *, topic: str, event_id: str
+    ) -> None:
+        while not await self._send(connection, wish, data, topic=topic, event_id=event_id):
             if self._chance.random() < GIVES_UP or urls != self._bank.urls:
                 return
             await asyncio.sleep(self._chance.uniform(0.05, 0.3))
-        if self._chance.random() < TWICE:
-            await self._send(connection, wish)
-        # With `ctx.emit(…, id=)` users also send a transfer twice as two events, which differ in their ce-id
 
-    async def _send(self, connection: Client, wish: Transfer) -> bool:
+    async def _send(
+        self, connection: Client, wish: Transfer, data: dict[str, Any], *, topic: str, event_id: str
+    ) -> bool:
         """Whether the broker said that it has stored the event."""
         record = self._bank.recorder.add
-        record("invoke", self.name, id=wish.id, data=wish.data(), poison=wish.is_poison)
+        record("invoke", self.name, id=wish.id, data=data, poison=wish.is_poison)
         headers = {
             "ce-specversion": "1.0",
-            "ce-id": wish.id,
-            "ce-type": "transfer",
+            "ce-id": event_id,
+            "ce-type": topic,
             "ce-source": "/chaos",
             "content-type": "application/json",
         }
-        subject = f"bema.{banks.APP}.evt.live.0.transfer"
+        subject = f"bema.{banks.APP}.evt.live.0.{topic}"
         try:
-            reply = await connection.request(subject, json.dumps(wish.data()).encode(), timeout=ANSWER, headers=headers)
+            reply = await connection.request(subject, json.dumps(data).encode(), timeout=ANSWER, headers=headers)
             answer = json.loads(reply.data)
         except (nats.errors.Error, TimeoutError, OSError, ValueError) as error:
             record("unknown", self.name, id=wish.id, why=type(error).__name__)

@@ -84,6 +84,13 @@ def sound() -> Contents:
             marker(24, "ledger", "l3"),
             page(PAGE),
             entry(26, "evt", "live", "0", "confirmed", data={"id": "t1"}, stored=90.2),
+            entry(47, "state", "statements", "a0", data=[{"id": "t1", "run": "s1"}]),
+            entry(48, "state", "statements", "a1", data=[{"id": "t2", "run": "s2"}]),
+            marker(49, "statement", "s1"),
+            marker(41, "statement", "s2"),
+            entry(42, "state", "intake", "p0", data=[{"id": "t1", "run": "i1"}, {"id": "t1", "run": "i2"}]),
+            marker(43, "intake", "i1"),
+            marker(44, "intake", "i2"),
         ),
         waiting={"transfer": 0, "ledger": 0, "timer": 0},
         replicas=("26 messages", "26 messages", "26 messages"),
@@ -153,13 +160,16 @@ SPOILED: dict[str, tuple[Callable[[Contents], Contents], set[str]]] = {
         lambda c: put(c, account(18, "a0", -1), account(20, "a2", 1950)),
         {"money conserved", "serial"},
     ),
-    "half a commit: the marker alone": (lambda c: without(c, 13), {"none lost", "serial", "fees", "ledger", "markers"}),
+    "half a commit: the marker alone": (
+        lambda c: without(c, 13),
+        {"none lost", "serial", "statements", "fees", "ledger", "markers"},
+    ),
     "half a commit: an account was not written": (lambda c: without(c, 20), {"money conserved", "serial"}),
     "an acknowledged transfer lost without a trace": (
         lambda c: without(c, 14, 15),
         {"none lost", "ledger"},
     ),
-    "applied twice": (lambda c: put(c, LATE), {"none doubled", "serial", "fees", "ledger"}),
+    "applied twice": (lambda c: put(c, LATE), {"none doubled", "serial", "statements", "fees", "ledger"}),
     "applied though nobody asked": (
         lambda c: put(c, told(30, "refused", {**T3, "id": "t9"}, "r9")),
         {"none invented", "ledger", "markers"},
@@ -174,7 +184,7 @@ SPOILED: dict[str, tuple[Callable[[Contents], Contents], set[str]]] = {
     ),
     "given what was not there": (
         lambda c: put(c, told(15, "moved", T3, "r3")),
-        {"serial", "fees", "ledger"},
+        {"serial", "statements", "fees", "ledger"},
     ),
     "a fee lost": (lambda c: put(c, entry(21, "state", "fees", "b0", data=1)), {"money conserved", "fees"}),
     "an entry of the ledger lost": (
@@ -205,6 +215,15 @@ SPOILED: dict[str, tuple[Callable[[Contents], Contents], set[str]]] = {
         lambda c: put(without(c, 11), told(14, "moved", T1, "r1", confirm_at=90.0), marker(11, "transfer", "r3")),
         {"order per key"},
     ),
+    "a statement in another order, or of another": (
+        lambda c: put(
+            c,
+            entry(47, "state", "statements", "a0", data=[{"id": "t2", "run": "s2"}]),
+            entry(48, "state", "statements", "a1", data=[{"id": "t1", "run": "s1"}]),
+        ),
+        {"statements"},
+    ),
+    "an event of the intake whose run left no marker": (lambda c: without(c, 43), {"markers"}),
     "a timer that never came": (lambda c: without(c, 26), {"timers"}),
     "a timer that came twice": (
         lambda c: put(c, entry(30, "evt", "live", "0", "confirmed", data={"id": "t1"})),

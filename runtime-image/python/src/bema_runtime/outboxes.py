@@ -177,7 +177,8 @@ def _check_headers(topic: str, key: str | None, headers: Mapping[str, str]) -> N
 def moment(
     what: str, *, delay: float | datetime.timedelta | None = None, at: float | datetime.datetime | None = None
 ) -> float | None:
-    """When something is to happen, as a Unix time; None for at once. Raises `TimeInvalid`."""
+    """When something is to happen, as a Unix time; None for at once. Raises `TimeInvalid`. Whether a time has passed is
+    the broker's to say: the clock here may be wrong."""
     if (delay is None) == (at is None):
         found = "both" if at is not None else "neither"
         raise errors.TimeInvalid(f"{what}: expected one of delay= and at=, found {found}")
@@ -186,7 +187,7 @@ def moment(
     if seconds > retries.LONGEST:
         days = retries.LONGEST / 86_400
         raise errors.TimeInvalid(f"{what}: expected a time within {days:g} days, found one in {seconds / 86_400:g}")
-    return now + seconds if seconds > 0 else None
+    return None if seconds == 0 else now + seconds
 
 
 def _seconds(what: str, delay: float | datetime.timedelta) -> float:
