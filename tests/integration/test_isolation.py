@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -327,3 +328,24 @@ async def test_a_job_of_a_cron_step_runs_in_a_process_and_ends(start_app) -> Non
     app.spawn(once=True)
     assert await app.worker.wait_exit(30) == 0, app.explain()
     assert await app.state("cron", "at") is not None
+
+
+LEFT = """
+import time
+config = {"triggers": [{"api": {"method": "POST", "path": "/wait"}}, {"event": {"topics": ["a"]}}], %s,
+          "timeoutSeconds": 20}
+def handler(data, ctx):
+    ctx.logger.info("begun")
+    time.sleep(8)
+    ctx.logger.info("slept")
+"""
+
+
+async def test_a_handler_whose_caller_has_left_has_its_time_all_the_same(start_app) -> None:
+    app = await start_app({"steps/left_step.py": LEFT % PROCESS})
+    [worker] = workers(app)
+    with socket.create_connection(("127.0.0.1", app.http_port)) as caller:
+        caller.sendall(b"POST /wait HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
+        await waits.until(lambda: said(app, "begun") == 1, "the run", timeout=20, explain=app.explain)
+    await waits.until(lambda: said(app, "slept") == 1, "its end", timeout=20, explain=app.explain)
+    assert workers(app) == [worker]
