@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from bema.contract import names
+from bema.ports import dead_letters
 from tests.support import waits
 
 WRITE = """
@@ -124,6 +125,14 @@ async def test_changes_that_cause_each_other_come_to_an_end(start_app) -> None:
     assert error["message"].startswith("expected at most 16 changes to watched groups that cause each other, found one")
     await app.wait_idle()
     assert await app.state("loop", "n") == 17
+    place = dead_letters.Place(app.stream, app.root)
+    found = await dead_letters.find(app.js, place, names.dead_letter_of(app.root, letter.subject)[1])
+    await dead_letters.redrive(app.js, place, found)
+
+    async def is_back() -> bool:
+        return bool(await app.state("loop", "n") == 34)
+
+    await waits.until(is_back, "the loop once more, from the change that was redriven", explain=app.explain, timeout=30)
 
 
 async def test_a_step_that_watches_nothing_any_more_is_not_told(start_app) -> None:

@@ -358,7 +358,7 @@ class Engine:
             deadline=run.deadline,
             scheduled_at=run.scheduled_at,
             request=run.request,
-            revision=run.delivery.sequence - 1 if run.kind is Kind.STATE and run.delivery else 0,
+            revision=run.delivery.sequence - 1 if run.kind is Kind.STATE and run.delivery and not run.retried else 0,
             items=[_item(item) for item in run.items],
         )
 

@@ -107,7 +107,7 @@ class StateChange:
     new: Any
     """The value now; None when it was removed."""
     revision: int
-    """Which write of the key it is. See `if_revision`."""
+    """Which write of the key it is, see `if_revision`; 0 when it comes from a dead letter that was redriven."""
     old_left_out: bool = False
     """Whether there was a value before that is not told, because both together are too large."""
 

@@ -90,7 +90,7 @@ class Invoke:
     """Unix time of a cron tick."""
     request: HttpRequest | None = None
     revision: int = 0
-    """Of a change to the state: which write of its key it was."""
+    """Of a change to the state: which write of its key it was; 0 where that is not known any more."""
     items: Sequence[Item] = ()
     """The events of a batch; `data` is empty then."""
 

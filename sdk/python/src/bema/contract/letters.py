@@ -179,12 +179,14 @@ def carried(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def redriven(letter: DeadLetter, run: str) -> dict[str, str]:
-    """The headers of the message that starts a redrive as `run`: a first attempt, without a history."""
+    """The headers of the message that starts a redrive as `run`: a first attempt, without a history. How many changes
+    had caused each other is forgotten: a person breaks the loop, or sees it again."""
     return {
         **carried(letter.raw),
         envelopes.RUN: run,
         envelopes.ATTEMPT: "1",
         envelopes.ANCESTOR: letter.run,
+        **({envelopes.KIND: letter.kind} if letter.kind == Kind.STATE else {}),
     }
 
 
@@ -196,14 +198,14 @@ def edited(letter: DeadLetter, now: str) -> dict[str, str]:
 
 
 def check_kind(letter: Summary) -> None:
-    """Raise `NotRedrivable` for a run that no event started."""
+    """Raise `NotRedrivable` for a run that neither an event nor a change started."""
     if letter.kind == Kind.CRON:
         raise errors.NotRedrivable(
             f"run {letter.run} was started by a schedule: expected an event to send again, found none; start the job "
             f"by hand (kubectl create job --from=cronjob/{names.workload(letter.step)} {letter.step}-by-hand), then "
             "discard the dead letter"
         )
-    if letter.kind != Kind.EVENT:
+    if letter.kind not in (Kind.EVENT, Kind.STATE):
         raise errors.NotRedrivable(
             f"run {letter.run}: expected a run that an event started, found one of kind {letter.kind!r}"
         )
