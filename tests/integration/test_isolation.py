@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
-import socket
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from bema.contract.frames import Call, Cancel, End, Invoke, Outcome, Reply
+from bema.contract.triggers import Kind
 from bema.ports.jetstream import Outgoing
+from bema_runtime import process_invokers
 from tests.support import waits
 from tests.support.runtimes import App
 
@@ -330,22 +335,61 @@ async def test_a_job_of_a_cron_step_runs_in_a_process_and_ends(start_app) -> Non
     assert await app.state("cron", "at") is not None
 
 
-LEFT = """
-import time
-config = {"triggers": [{"api": {"method": "POST", "path": "/wait"}}, {"event": {"topics": ["a"]}}], %s,
-          "timeoutSeconds": 20}
+SLEEPY = """
+import pathlib, time
+slow = pathlib.Path("%s")
+if slow.exists():
+    time.sleep(3)
+config = {"triggers": [{"event": {"topics": ["a"]}}], %s, "timeoutSeconds": 1, "retry": {"maxAttempts": 1}}
 def handler(data, ctx):
-    ctx.logger.info("begun")
-    time.sleep(8)
-    ctx.logger.info("slept")
+    slow.with_name(f"begun-{data}").touch()
+    time.sleep(data)
+    ctx.state.set("sleepy", "attempt", ctx.attempt)
 """
 
 
-async def test_a_handler_whose_caller_has_left_has_its_time_all_the_same(start_app) -> None:
-    app = await start_app({"steps/left_step.py": LEFT % PROCESS})
-    [worker] = workers(app)
-    with socket.create_connection(("127.0.0.1", app.http_port)) as caller:
-        caller.sendall(b"POST /wait HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
-        await waits.until(lambda: said(app, "begun") == 1, "the run", timeout=20, explain=app.explain)
-    await waits.until(lambda: said(app, "slept") == 1, "its end", timeout=20, explain=app.explain)
-    assert workers(app) == [worker]
+async def test_events_that_wait_for_a_worker_do_not_run_out_of_time(start_app, tmp_path: Path) -> None:
+    app = await start_app({"steps/sleepy_step.py": SLEEPY % (tmp_path / "slow", PROCESS)})
+    (tmp_path / "slow").touch()
+    os.kill(workers(app)[0], signal.SIGKILL)
+    await waits.until(lambda: "starting another one" in app.worker.output, "the end of the worker", timeout=20)
+    await app.emit("a", 0.1)
+    await app.wait_state("sleepy", "attempt", 1, timeout=30)
+
+
+class Listener:
+    """What an invoker says, heard in the test."""
+
+    def __init__(self) -> None:
+        self.ends: list[End] = []
+
+    async def call(self, call: Call) -> Reply:
+        return Reply(call.id, error="nobody is asked here")
+
+    def ended(self, ends: Sequence[End]) -> None:
+        self.ends.extend(ends)
+
+
+async def test_a_cancelled_handler_has_the_rest_of_its_time(start_app, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(process_invokers, "GRACE", 0.1)
+    app = await start_app({"steps/sleepy_step.py": SLEEPY % (tmp_path / "slow", PROCESS)}, workers=0)
+    before = asyncio.all_tasks()
+    invoker, listener = process_invokers.ProcessInvoker(app.binding("sleepy")), Listener()
+    await invoker.start(listener)
+    try:
+        given = {"step": "sleepy", "kind": Kind.EVENT, "run": "r", "attempt": 1, "trigger": 0, "topic": "a"}
+        more = {"event_id": "e", "headers": {}, "trace_id": "t", "span_id": "s"}
+        invoker.invoke([Invoke(id=1, data=b"1", deadline=time.time() + 10, **given, **more)])
+        invoker.invoke([Invoke(id=2, data=b"60", deadline=time.time() + 5, **given, **more)])
+        await waits.until(lambda: len(list(tmp_path.glob("begun-*"))) == 2, "two begun handlers", timeout=20)
+        invoker.cancel(Cancel(1, "replaced"))
+        invoker.cancel(Cancel(2, "replaced"))
+        await waits.until(lambda: len(listener.ends) == 1, "the first end", timeout=20)
+        assert (listener.ends[0].invocation, invoker.problem) == (1, None)
+        await waits.until(lambda: len(listener.ends) == 2, "the second end", timeout=20)
+        assert [end.outcome for end in listener.ends] == [Outcome.CANCELLED, Outcome.CANCELLED]
+        assert invoker.problem == "the worker of sleepy was ended by SIGKILL"
+        await waits.until(lambda: invoker.problem is None, "another worker", timeout=30)
+    finally:
+        invoker.close()
+        await waits.until(lambda: asyncio.all_tasks() <= before, "the end of all that it began", timeout=20)
