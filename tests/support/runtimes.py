@@ -127,7 +127,7 @@ class App:
     async def events(self, topic: str) -> list[Stored]:
         return await self.messages(names.event_filter(self.root, topic))
 
-    async def wait_state(self, group: str, key: str, expected: Any, *, timeout: float = 10) -> None:
+    async def wait_state(self, group: str, key: str, expected: Any, *, timeout: float = 20) -> None:
         async def reached() -> bool:
             return bool(await self.state(group, key) == expected)
 
@@ -245,7 +245,9 @@ class Worker:
         }
 
     async def wait_ready(self) -> None:
-        await waits.until(lambda: self.readiness()[0] == 200, "the worker's readiness", explain=lambda: self.output)
+        await waits.until(
+            lambda: self.readiness()[0] == 200, "the worker's readiness", timeout=40, explain=lambda: self.output
+        )
 
     async def wait_exit(self, timeout: float = 15) -> int:
         await waits.until(

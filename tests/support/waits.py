@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 async def until(
-    condition: Callable[[], Any], what: str, *, timeout: float = 10.0, explain: Callable[[], str] | None = None
+    condition: Callable[[], Any], what: str, *, timeout: float = 20.0, explain: Callable[[], str] | None = None
 ) -> Any:
     """The first true value of `condition`, which may be a coroutine function. Fails with `what`, and what `explain`
     tells, after `timeout` seconds."""
@@ -29,7 +29,7 @@ async def until(
         await asyncio.sleep(0.01)
 
 
-def until_sync(condition: Callable[[], T], what: str, *, timeout: float = 10.0) -> T:
+def until_sync(condition: Callable[[], T], what: str, *, timeout: float = 20.0) -> T:
     """`until` for code without an event loop."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
