@@ -71,13 +71,11 @@ async def test_a_handler_that_raises_fails_all_and_each_is_tried_again(start_app
     app = await start_app({"steps/click_step.py": STEP})
     for number in (500, 1, 2):
         await app.emit("click", {"n": number})
-    await waits.until(app.dead_letters, "dead letters", explain=app.explain)
+    [letter] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
     await app.wait_idle()
-    letters = await app.dead_letters()
-    assert all(letter.headers["Bema-Attempt"] == "2" for letter in letters)
-    handled = await app.state("handled", "n") or []
-    assert sorted([*handled, *(json.loads(letter.data)["n"] for letter in letters)]) == [1, 2, 500]
-    assert sorted(await _markers(app, "click")) == ["dead"] * len(letters) + ["ok"] * len(handled)
+    assert (json.loads(letter.data), letter.headers["Bema-Attempt"]) == ({"n": 500}, "2")
+    assert sorted(await app.state("handled", "n")) == [1, 2]
+    assert sorted(await _markers(app, "click")) == ["dead", "ok", "ok"]
 
 
 async def test_batches_of_killed_and_drained_workers_count_each_event_once(start_app) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import time
 
@@ -98,11 +99,17 @@ async def test_a_timer_is_taken_back_moved_and_replaced_by_its_id(start_app) -> 
 
 
 REPLACE = """
-config = {"triggers": [{"event": {"topics": ["do"]}}], "emits": ["later"]}
+config = {"triggers": [{"event": {"topics": ["do"]}}], "emits": ["later", "another"]}
 async def handler(data, ctx):
     if data == "cancel":
         await ctx.emit("later", {"id": "x", "due": 0}, id="x", delay=3600)
         await ctx.timers.cancel("x")
+    elif data == "move":
+        await ctx.emit("later", {"id": "x", "due": 0}, id="x", delay=3600)
+        await ctx.timers.reschedule("x", delay=7200)
+    elif data == "other":
+        await ctx.timers.cancel("x")
+        await ctx.emit("another", 1, id="x", delay=3600)
     else:
         await ctx.timers.cancel("x")
         await ctx.emit("later", {"id": "x", "due": data}, id="x", delay=3600 if data == 1 else None)
@@ -118,6 +125,42 @@ async def test_cancelled_and_sent_again_in_one_run_takes_the_timers_place(start_
         assert await _timers(app) == ([names.timer(app.root, "x")] if data == 1 else [])
     await waits.until(lambda: app.state("late", "x"), "the event that was sent at once", explain=app.explain)
     assert len(await app.messages(names.event_filter(app.root, "later"))) == 1
+
+
+async def test_what_waits_already_is_meant_too_by_a_run_with_a_timer_of_its_own(start_app) -> None:
+    app = await start_app({"steps/replace_step.py": REPLACE})
+    asked = [(1, 3600), ("cancel", None), (1, 3600), ("move", 7200), ("other", 3600), ("cancel", None), (1, 3600)]
+    for number, (data, seconds) in enumerate(asked, start=1):
+        await app.emit("do", data)
+        await app.wait_state("done", "count", number)
+        stored = await app.js.get_last(app.stream, names.timer(app.root, "x"))
+        schedule = stored.headers.get("Nats-Schedule") if stored else None
+        assert (schedule is None) == (seconds is None), f"{number}: {data}"
+        if schedule and seconds:
+            due = datetime.datetime.fromisoformat(schedule.removeprefix("@at ")).timestamp()
+            assert abs(due - time.time() - seconds) < 60, f"{number}: {data}"
+    assert await app.dead_letters() == []
+
+
+DEBOUNCE = """
+config = {"triggers": [{"event": {"topics": ["do"]}}], "emits": ["later"]}
+async def handler(data, ctx):
+    await ctx.timers.cancel("quiet")
+    await ctx.emit("later", {"id": "quiet", "due": 0}, id="quiet", delay=0.5)
+"""
+
+
+async def test_a_timer_that_is_put_off_again_and_again_comes_after_each_silence(start_app) -> None:
+    app = await start_app({"steps/debounce_step.py": DEBOUNCE, "steps/late_step.py": LATE})
+    for silences in (1, 2):
+        for number in range(5):
+            await app.emit("do", number)
+
+        async def came(silences=silences):  # type: ignore[no-untyped-def]
+            return len(await app.state("late", "quiet") or []) == silences
+
+        await waits.until(came, f"silence {silences}", explain=app.explain)
+        await app.wait_idle()
 
 
 LIFETIME = """

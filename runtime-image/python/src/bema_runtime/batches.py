@@ -38,7 +38,9 @@ MAX_MESSAGES = 1000
 """Messages that the server takes in one batch."""
 
 
-def messages(commit: Commit, found: Found, *, now: float, watched: frozenset[str] = frozenset()) -> list[Outgoing]:
+def messages(
+    commit: Commit, found: Found, *, now: float, watched: frozenset[str] = frozenset(), skew: float = 0.0
+) -> list[Outgoing]:
     """The batch as of now. `found` holds the last message of each subject in `commit.needs`, and of the keys in the
     `watched` groups, whose changes are told. Raises `EffectRefused` for a change that does not fit what was found."""
     batch = [commits.marker(run, commit.outcome, now) for run in commit.run.members]
@@ -48,9 +50,9 @@ def messages(commit: Commit, found: Found, *, now: float, watched: frozenset[str
             batch.append(_event(commit.run, effect, now))
         elif watched and isinstance(effect, SetState | DeleteState | UpdateState) and effect.group in watched:
             changed += 1
-            batch.extend(_told(commit, effect, found, now, changed))
+            batch.extend(_told(commit, effect, found, now, changed, skew))
         else:
-            batch.extend(_messages(commit, effect, found, now))
+            batch.extend(_messages(commit, effect, found, now, skew))
     batch.extend(commit.extra)
     if len(batch) > MAX_MESSAGES:
         raise errors.TooManyEffects(
@@ -60,17 +62,19 @@ def messages(commit: Commit, found: Found, *, now: float, watched: frozenset[str
     return batch
 
 
-def _told(commit: Commit, effect: StateEffect, found: Found, now: float, number: int) -> Iterator[Outgoing]:
+def _told(
+    commit: Commit, effect: StateEffect, found: Found, now: float, number: int, skew: float
+) -> Iterator[Outgoing]:
     """A write to a watched group, guarded by what was there, and right after it what has changed."""
     before = found.get(commits.state_subject(commit.run.binding.root, effect))
-    for written in _messages(commit, effect, found, now):
+    for written in _messages(commit, effect, found, now, skew):
         if written.expected is None:
             written.expected = before.sequence if before is not None else 0
         yield written
         yield changes.message(commit.run, number, effect, before, written, now=now)
 
 
-def _messages(commit: Commit, effect: Effect, found: Found, now: float) -> Iterator[Outgoing]:
+def _messages(commit: Commit, effect: Effect, found: Found, now: float, skew: float) -> Iterator[Outgoing]:
     run = commit.run
     root = run.binding.root
     match effect:
@@ -82,7 +86,7 @@ def _messages(commit: Commit, effect: Effect, found: Found, now: float) -> Itera
         case DeleteState(group=group, key=key):
             yield tombstone(commits.state_subject(root, effect), run.reads.get((group, key)))
         case UpdateState():
-            yield _updated(run, effect, found.get(commits.state_subject(root, effect)), now)
+            yield _updated(run, effect, found.get(commits.state_subject(root, effect)), now, skew)
         case CancelTimer(id=id):
             timer = found.get(names.timer(root, id))
             if _is_pending(timer):
@@ -105,24 +109,25 @@ def tombstone(subject: str, expected: int | None) -> Outgoing:
     return Outgoing(subject, b"", {ROLLUP: "sub", DELETED: "1", TTL: TOMBSTONE_TTL}, expected)
 
 
-def _updated(run: Run, effect: UpdateState, stored: Stored | None, now: float) -> Outgoing:
+def _updated(run: Run, effect: UpdateState, stored: Stored | None, now: float, skew: float) -> Outgoing:
     """A blind change: applied to what was found, and guarded by it. What was to go away still does."""
     there = stored is not None and DELETED not in stored.headers
     before: Any = orjson.loads(stored.data) if stored is not None and there else None
     after = operations.apply(before, effect.operations)
     what, limit = f"state {effect.group}/{effect.key}", run.binding.limits.payload_bytes
     value = payloads.dumps(after, what=what, limit=limit)
-    expires = expiry(stored) if stored is not None and there else None
+    expires = expiry(stored, skew) if stored is not None and there else None
     revision = stored.sequence if stored is not None else 0
     return _value(commits.state_subject(run.binding.root, effect), value, revision, expires, now)
 
 
-def expiry(stored: Stored) -> float | None:
-    """Unix time at which a stored value goes away by itself; None for never."""
+def expiry(stored: Stored, skew: float) -> float | None:
+    """Unix time, by the clock here, at which a stored value goes away by itself; None for never. `skew`: how far the
+    broker's clock, which counts, is ahead."""
     lifetime = stored.headers.get(TTL, "")
     if not lifetime.endswith("s") or not lifetime[:-1].isdigit():
         return None
-    return datetime.datetime.fromisoformat(stored.time).timestamp() + int(lifetime[:-1])
+    return datetime.datetime.fromisoformat(stored.time).timestamp() + int(lifetime[:-1]) - skew
 
 
 def _event(run: Run, effect: EmitEvent, now: float) -> Outgoing:
@@ -157,28 +162,35 @@ def _special(commit: Commit, effect: EmitEvent, found: Found, now: float) -> Ite
         subject = names.dedup(root, effect.topic, effect.id)
         window = run.binding.limits.dedup_seconds + math.ceil(max(0.0, (effect.at or now) - now))
         headers = {ROLLUP: "sub", TTL: f"{window}s"}
-        yield Outgoing(subject, emitted.encode(), headers, _expected(commit, subject, found, replaced))
+        yield Outgoing(subject, emitted.encode(), headers, _expected(commit, effect, subject, found))
+        if _is_pending(replaced) and (before := _mark_of(root, effect.id, replaced)) not in (None, subject):
+            yield tombstone(before, None)
     if effect.at is None:
         if _is_pending(replaced):
             yield tombstone(timer, replaced.sequence)
         yield message
         return
-    message.headers |= {
-        SCHEDULE: f"@at {commits.timestamp(effect.at)}",
-        SCHEDULE_TARGET: message.subject,
-        ROLLUP: "sub",
-    }
+    schedule = {SCHEDULE: f"@at {commits.timestamp(effect.at)}", SCHEDULE_TARGET: message.subject, ROLLUP: "sub"}
+    message.headers |= schedule
     # Nobody else can mean a timer without an id of the user's
-    expected = None if effect.id is None else _expected(commit, timer, found, replaced)
+    expected = None if effect.id is None else _expected(commit, effect, timer, found)
     yield Outgoing(timer, message.data, message.headers, expected)
 
 
-def _expected(commit: Commit, subject: str, found: Found, replaced: Stored | None) -> int:
-    """The sequence of what is left on a subject that has to be new; 0 for nothing."""
-    if _is_pending(replaced):
+def _expected(commit: Commit, effect: EmitEvent, subject: str, found: Found) -> int:
+    """The sequence of what may be left on a subject that has to be new; 0 for nothing. What takes the place of a timer
+    that the run has cancelled takes that of its id, too, also where the timer has fired meanwhile."""
+    if effect.replaces:
         there = found.get(subject)
         return there.sequence if there is not None else 0
     return commit.revisions.get(subject, 0)
+
+
+def _mark_of(root: str, id: str, timer: Stored) -> str | None:
+    """Where it is remembered that a timer's id was used; None for an id that is nobody's."""
+    if envelopes.EMITTED not in timer.headers:
+        return None
+    return names.dedup(root, envelopes.attribute(timer.headers, envelopes.TYPE) or "", id)
 
 
 def _is_pending(timer: Stored | None) -> TypeGuard[Stored]:
@@ -188,9 +200,9 @@ def _is_pending(timer: Stored | None) -> TypeGuard[Stored]:
 def _cancelled(root: str, id: str, timer: Stored) -> Iterator[Outgoing]:
     """The timer goes, and its id may be used again."""
     yield tombstone(timer.subject, timer.sequence)
-    if envelopes.EMITTED in timer.headers:
-        topic = envelopes.attribute(timer.headers, envelopes.TYPE) or ""
-        yield tombstone(names.dedup(root, topic, id), None)
+    mark = _mark_of(root, id, timer)
+    if mark is not None:
+        yield tombstone(mark, None)
 
 
 def _rescheduled(timer: Stored, at: float) -> Outgoing:

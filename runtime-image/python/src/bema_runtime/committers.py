@@ -244,7 +244,11 @@ class Committer:
 
     async def _taken(self, commit: Commit) -> dict[int, dict[str, Stored]]:
         """What is there on subjects that have to be new, by the number of the emit."""
-        emits = [effect for effect in commit.effects if isinstance(effect, EmitEvent) and effect.id is not None]
+        emits = [
+            effect
+            for effect in commit.effects
+            if isinstance(effect, EmitEvent) and effect.id is not None and not effect.replaces
+        ]
         return {effect.number: await self._last(commits.emit_subjects(commit.run, effect)) for effect in emits}
 
     def _drop(self, commit: Commit, taken: Mapping[int, Mapping[str, Stored]]) -> None:
@@ -276,7 +280,12 @@ class Committer:
             needs |= {subject for commit in group for subject in commit.written(watched)}
         found = await self._last(needs) if needs else {}
         now = time.time()
-        return [message for commit in group for message in batches.messages(commit, found, now=now, watched=watched)]
+        skew = self._js.connection.skew
+        return [
+            message
+            for commit in group
+            for message in batches.messages(commit, found, now=now, watched=watched, skew=skew)
+        ]
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
+from bema import handlers
 from bema.contract import errors
 
 
@@ -46,7 +47,7 @@ class Condition:
 
 def of(schema: Mapping[str, Any], written: Any) -> Condition:
     """The condition of a trigger: the function that its author wrote, else the schema of the Binding."""
-    if not callable(written):
+    if not callable(written) or handlers.is_model(written):
         return Condition(None, 0, jsonschema_rs.Draft202012Validator(dict(schema)))
     parameters = inspect.signature(written).parameters.values()
     return Condition(written, sum(item.kind is not item.KEYWORD_ONLY for item in parameters), None)

@@ -191,6 +191,11 @@ class _Base:
         self._buffer.check_open()
         self.batch.fail(item, error)
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether any effect was asked for."""
+        return bool(self._buffer.effects())
+
     def given(self, value: Any) -> None:
         """The input that the handler gets beside this context."""
         self._input = value

@@ -28,7 +28,7 @@ from bema.ports import admin
 from bema.ports.connections import Connection, Message, publish_command
 from bema.ports.jetstream import JetStream
 from bema.ports.pulls import Pull
-from bema_runtime import arrivals, commits, traces
+from bema_runtime import arrivals, commits, gatherers, traces
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Conflicted, Full, Result
 from bema_runtime.gatherers import Gatherer
@@ -311,10 +311,13 @@ class Engine:
             text = f"delivered {delivery.delivered} times without an end"
             self._settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
             return
-        if run.unit.gather is not None:
-            run.unit.gather(run)
-        else:
+        if run.unit.gather is None:
             self._invoke(run)
+        elif run.attempt > 1:
+            # By itself: what failed before must not take others along for ever
+            self._invoke(gatherers.batch_of(run.unit, [run]))
+        else:
+            run.unit.gather(run)
 
     async def _has_moved_on(self, run: Run) -> bool:
         root, step = run.binding.root, run.binding.step

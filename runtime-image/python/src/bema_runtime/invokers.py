@@ -183,8 +183,12 @@ class PythonInvoker:
         if condition is None:
             return True
         if entry.is_async:
-            return await condition.holds(data, value, context)
-        return bool(await self._in_pool(condition.holds_now, data, value, context))
+            holds = await condition.holds(data, value, context)
+        else:
+            holds = bool(await self._in_pool(condition.holds_now, data, value, context))
+        if context.has_asked:
+            raise errors.NonRetryable("condition: expected a yes or no, found one that emits or writes")
+        return holds
 
     async def _batch(self, entry: _Entry, invoke: Invoke, context: AsyncContext | SyncContext, end: End) -> Batch:
         """The items of a batch that the handler gets. The others have their end in `end.items` already."""
@@ -365,8 +369,7 @@ def failure_of(error: BaseException) -> Failure:
         type(error).__name__,
         _text(error),
         traceback=_traceback(error),
-        # The revision that was expected never comes back
-        retryable=not isinstance(error, errors.NonRetryable | errors.RevisionConflict),
+        retryable=not isinstance(error, errors.NonRetryable),
         retry_after=error.seconds if isinstance(error, errors.RetryAfter) else None,
         http_status=409 if isinstance(error, errors.RevisionConflict) else None,
     )

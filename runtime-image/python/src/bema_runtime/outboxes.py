@@ -123,7 +123,8 @@ class Outbox:
         """Take back an event that is to be sent later: one of this run's at once, another one at commit."""
         _check_id(id)
         own = self._own(id)
-        if own is None or own.replaces:
+        if own is None or own.id is not None:
+            # Another one of this id may wait already: then this run's own would have been dropped
             self._time(id, CancelTimer(id))
         if own is not None:
             del self._emits[own.number]
@@ -135,7 +136,7 @@ class Outbox:
         own = self._own(id)
         if own is not None:
             self._emits[own.number] = own._replace(at=at)
-        elif not isinstance(self._timers.get(id), CancelTimer):
+        if (own is None or own.id is not None) and not isinstance(self._timers.get(id), CancelTimer):
             self._time(id, RescheduleTimer(id, at))
 
     def _own(self, id: str) -> EmitEvent | None:

@@ -105,6 +105,9 @@ def _alone(found: Found) -> Iterator[Problem]:
 def _schemas(spec: StepSpec) -> Iterator[tuple[str, JsonSchema]]:
     for number, trigger in enumerate(spec.triggers):
         where = f"triggers[{number}].{trigger.kind}"
+        condition = getattr(trigger.member, "condition", None)
+        if condition is not None:
+            yield f"{where}.condition", condition
         if trigger.event and trigger.event.input is not None:
             yield f"{where}.input", trigger.event.input
         if trigger.api:

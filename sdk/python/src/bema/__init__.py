@@ -23,6 +23,7 @@ from bema.authoring import (
     cron,
     event,
     operations,
+    state,
 )
 
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
     "cron",
     "event",
     "operations",
+    "state",
 ]

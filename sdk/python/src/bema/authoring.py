@@ -38,6 +38,7 @@ __all__ = [
     "cron",
     "event",
     "operations",
+    "state",
 ]
 
 Body = TypeVar("Body")
@@ -390,12 +391,20 @@ class StepConfig(TypedDict, total=False):
     replicas: int
     deliverFrom: str
     suspend: bool
+    isolation: str
     pod: Mapping[str, Any]
 
 
-def event(*topics: str, input: Any = None) -> dict[str, Any]:
-    """A trigger: an event on one of `topics`. `input` is a pydantic model or a JSON Schema."""
-    return {"event": {"topics": list(topics), **({} if input is None else {"input": input})}}
+def event(*topics: str, input: Any = None, **more: Any) -> dict[str, Any]:
+    """A trigger: an event on one of `topics`. `input` is a pydantic model or a JSON Schema; `more` are `condition`,
+    `ordering` and `batch`."""
+    return {"event": {"topics": list(topics), **({} if input is None else {"input": input}), **more}}
+
+
+def state(group: str, *, key: str | None = None, condition: Any = None) -> dict[str, Any]:
+    """A trigger: a write to a group of the state, or to one key of it."""
+    more = {name: value for name, value in (("key", key), ("condition", condition)) if value is not None}
+    return {"state": {"group": group, **more}}
 
 
 def api(method: str, path: str, *, body: Any = None, query: Any = None, **more: Any) -> dict[str, Any]:

@@ -242,7 +242,8 @@ def _plain_trigger(handler: Handler, trigger: Any) -> Any:
     plain = {}
     for kind, member in trigger.items():
         member = _plain_schemas(handler, member, ("input", "body", "query", "condition"))
-        if isinstance(member, dict) and callable(member.get("condition")):
+        if isinstance(member, dict) and callable(condition := member.get("condition")):
+            _check_condition(handler, condition)
             member["condition"] = {"$comment": FUNCTION}
         if isinstance(member, dict) and isinstance(responses := member.get("responses"), Mapping):
             member["responses"] = _plain_schemas(handler, responses, tuple(responses))
@@ -254,6 +255,19 @@ def _plain_trigger(handler: Handler, trigger: Any) -> Any:
                 member.setdefault(schema, json_schema(annotation, where=f"{handler.file}: the handler's input"))
         plain[kind] = member
     return plain
+
+
+def _check_condition(handler: Handler, condition: Callable[..., Any]) -> None:
+    """Raises `StepInvalid` for a function that cannot be called with input and context, or that nobody would await."""
+    parameters = inspect.signature(condition).parameters.values()
+    required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    if len(required) > 2:
+        found = ", ".join(required)
+        raise errors.StepInvalid(f"{handler.file}: expected a condition(input, ctx), found one of ({found})")
+    if inspect.iscoroutinefunction(condition) and not handler.is_async:
+        raise errors.StepInvalid(
+            f"{handler.file}: expected a plain function for the condition of a plain handler, found an `async def`"
+        )
 
 
 def _batch_item(handler: Handler) -> Any:

@@ -201,6 +201,13 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             field=".triggers",
         ),
         Rule(
+            "!has(self.maxInFlight) || !has(self.triggers) || self.triggers.all(trigger, !has(trigger.event) || "
+            "!has(trigger.event.batch) || "
+            "(has(trigger.event.batch.size) ? trigger.event.batch.size : 100) <= self.maxInFlight)",
+            steps.IN_FLIGHT,
+            field=".maxInFlight",
+        ),
+        Rule(
             "!has(self.triggers) || size(self.triggers) < 2 || "
             "!self.triggers.exists(trigger, has(trigger.event) && has(trigger.event.batch))",
             steps.ONLY_TRIGGER,

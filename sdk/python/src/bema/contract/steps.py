@@ -141,6 +141,7 @@ def _check_deliver_from(value: str) -> str:
     raise ValueError(f"expected Creation, Beginning, Now or a time such as 2026-01-31T12:00:00Z, found {value!r}")
 
 
+IN_FLIGHT = "expected maxInFlight to be at least the size of a batch, or none would ever fill"
 ONE_GROUP = "expected each state group in one trigger"
 ONLY_TRIGGER = "expected a trigger with a batch to be the only one of its Step, because its handler takes a list"
 
@@ -234,6 +235,9 @@ class StepSpec(Model):
         twice = sorted({group for group in groups if groups.count(group) > 1})
         if twice:
             raise ValueError(f"{ONE_GROUP}, found {', '.join(map(repr, twice))} in several")
+        largest = max((event.batch.size for event in self.events if event.batch), default=0)
+        if self.max_in_flight is not None and self.max_in_flight < largest:
+            raise ValueError(f"{IN_FLIGHT}, found {self.max_in_flight} for batches of {largest}")
         if len(self.triggers) > 1 and any(event.batch for event in self.events):
             raise ValueError(f"{ONLY_TRIGGER}, found {len(self.triggers)} triggers")
         return self

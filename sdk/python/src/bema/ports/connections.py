@@ -141,6 +141,8 @@ class Connection:
         self._closing = False
         self._replies: _Replies | None = None
         self._listeners: list[Callable[[], None]] = []
+        self.skew = 0.0
+        """How far the server's clock is ahead of the one here, in seconds, when it was last heard."""
         self.problem: str | None = None
         """The server's last complaint that needs a person, such as a permission that is missing."""
 

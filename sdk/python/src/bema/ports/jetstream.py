@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,7 +83,10 @@ class JetStream:
         """One call of the JetStream API. Raises `BrokerRefused` with the server's code, or `BrokerUnavailable`."""
         body = json.dumps(request).encode() if request is not None else b""
         answer = await self.connection.request(f"$JS.API.{endpoint}", body, timeout=timeout)
-        return _result(answer)
+        result = _result(answer)
+        if "ts" in result:
+            self.connection.skew = datetime.datetime.fromisoformat(result["ts"]).timestamp() - time.time()
+        return result
 
     async def get_last(self, stream: str, subject: str, *, timeout: float = 5.0) -> Stored | None:
         """The last message on a subject, from the stream's leader, or None."""
