@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,6 +131,30 @@ class _Replies:
 
     def forget(self, reply: str) -> None:
         self._waiting.pop(reply, None)
+
+
+class _Client(Client):
+    """The library's client, but for what it has not sent when the connection is lost: the library keeps that for the
+    next connection, long after who asked was told that it failed."""
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if not (self.is_closed or self.is_reconnecting):
+            self._forget_unsent()
+        await super()._process_op_err(e)
+
+    def _forget_unsent(self) -> None:
+        # Subscriptions are made again from the client's own list of them
+        self._pending.clear()
+        self._pending_data_size = 0
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is None:
+            return
+        end = writer.get_extra_info("socket")
+        if end is not None:
+            with contextlib.suppress(OSError):
+                # What the kernel still holds goes, too, and nobody waits for a network that may never be back
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
 
 
 class Connection:
@@ -278,7 +304,7 @@ async def connect(
     With `wait`, raises `BrokerUnavailable` when there is no connection after so many seconds. `name` is shown by the
     server to its operators.
     """
-    client = Client()
+    client = _Client()
     connection = Connection(client, urls)
     # The client takes a part of a second too, though its annotation says int
     options: dict[str, Any] = {"reconnect_time_wait": 0.2}
