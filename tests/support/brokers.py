@@ -125,9 +125,7 @@ class NatsServer:
 
 
 @contextlib.contextmanager
-def running(
-    folder: Path, *, store_bytes: int | None = None, program: Path | None = None
-) -> Iterator[NatsServer]:
+def running(folder: Path, *, store_bytes: int | None = None, program: Path | None = None) -> Iterator[NatsServer]:
     """A server, whose store has room for so many bytes where that is said."""
     server = NatsServer(folder, store_bytes=store_bytes, program=program)
     server.start()

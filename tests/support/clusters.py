@@ -24,7 +24,9 @@ class Cluster:
     """Servers on loopback that find each other by routes. Clients hear of no server but those that they were given:
     a proxy in front of one would be passed by otherwise."""
 
-    def __init__(self, folder: Path, *, size: int = 3, settings: Sequence[str] = (), program: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, size: int = 3, settings: Sequence[str] = (), program: Path | None = None
+    ) -> None:
         """`settings` are lines for the configuration of each server."""
         self.folder = folder
         self.program = program

@@ -30,7 +30,9 @@ async def test_the_leader_gives_the_next_message_that_a_filter_matches(place: Pl
 async def test_direct_reads_page_through_a_filter_in_order(place: Place) -> None:
     """Each page is one request; more than a thousand subjects are no limit to them."""
     for start in range(0, 1500, 500):
-        batch = [Outgoing(place.subject("key", str(number)), str(number).encode()) for number in range(start, start + 500)]
+        batch = [
+            Outgoing(place.subject("key", str(number)), str(number).encode()) for number in range(start, start + 500)
+        ]
         await place.js.publish_batch(batch)
         await place.put("other")
     found = await place.all("key.*")

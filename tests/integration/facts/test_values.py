@@ -30,7 +30,10 @@ async def test_rollups_in_a_batch_replace_too(place: Place) -> None:
     for key in "ab":
         await place.put(f"value.{key}", b"1", Nats_Rollup="sub")
     await place.js.publish_batch(
-        [Outgoing(place.subject("value", key), b"2", {ROLLUP: "sub"}, expected) for key, expected in (("a", 1), ("b", 2))]
+        [
+            Outgoing(place.subject("value", key), b"2", {ROLLUP: "sub"}, expected)
+            for key, expected in (("a", 1), ("b", 2))
+        ]
     )
     assert [stored.data for stored in await place.all("value.>")] == [b"2", b"2"]
 

@@ -167,6 +167,9 @@ class Connection:
         self._closing = False
         self._replies: _Replies | None = None
         self._listeners: list[Callable[[], None]] = []
+        self.losses = 0
+        """How often the connection was lost. Between two losses the broker stays the same."""
+        self._known: int | None = None
         self.problem: str | None = None
         """The server's last complaint that needs a person, such as a permission that is missing."""
 
@@ -182,6 +185,15 @@ class Connection:
     @property
     def max_payload(self) -> int:
         return int(self._client.max_payload)
+
+    def know(self, losses: int) -> None:
+        """The broker was looked at when the connection had been lost so often. Who says so once says so after every
+        loss: nothing is written before, for the broker may be another one."""
+        self._known = losses
+
+    @property
+    def is_known(self) -> bool:
+        return self._known is None or self._known == self.losses
 
     def new_inbox(self) -> str:
         return str(self._client.new_inbox())
@@ -269,6 +281,7 @@ class Connection:
             log.debug("NATS client: %s", text or type(error).__name__)
 
     async def _on_disconnect(self) -> None:
+        self.losses += 1
         if self._closing:
             return
         log.warning("The connection to NATS is lost; trying again")
