@@ -8,6 +8,8 @@ import shutil
 import signal
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from bema.contract import bindings, errors, names
 from bema.contract.bindings import Broker, Installation, Owner
 from bema.ports import admin
@@ -60,32 +62,30 @@ async def make_anew(app: App, nats: NatsServer) -> None:
     await waits.until(made, "the stream made anew")
 
 
-async def test_a_run_in_hand_is_not_acknowledged_in_the_new_stream(
-    start_app: Callable[..., Awaitable[App]], nats: NatsServer
+@pytest.mark.parametrize("writes", [False, True], ids=["without effects", "with effects"])
+async def test_a_run_in_hand_is_not_settled_in_the_new_stream(
+    start_app: Callable[..., Awaitable[App]], nats: NatsServer, writes: bool
 ) -> None:
-    for writes in (False, True):
-        app = await start_app(FILES)
-        gate = app.folder / "gate"
-        gate.touch()
-        await app.emit("order", {"until": str(gate), "writes": writes})
-        await waits.until(lambda app=app: "Begun" in app.explain(), "a begun run", explain=app.explain)
-        before = await admin.stream_created(app.js, app.stream)
-        sequence = await admin.last_sequence(app.js, app.stream)
-        worker = app.worker
-        empty(nats)
-        await make_anew(app, nats)
-        assert await admin.stream_created(app.js, app.stream) != before
-        # Another event takes the sequence of the one in hand, and is in the hands of somebody else
-        for _ in range(sequence):
-            await app.emit("order", {"until": "nowhere", "new": True})
-        held = await Place(app.js, app.stream).pull("slow", sequence, seconds=1)
-        gate.unlink()
-        assert await worker.wait_exit(20) == EXIT_REPLACED
-        assert "was made anew" in worker.output
-        state = (await admin.consumer_states(app.js, app.stream))["slow"]
-        assert (len(held), state.unacked + state.pending) == (sequence, sequence)
-        assert await app.state("orders", "last") is None
-        await app.js.api(f"STREAM.DELETE.{app.stream}")
+    app = await start_app(FILES)
+    gate = app.folder / "gate"
+    gate.touch()
+    await app.emit("order", {"until": str(gate), "writes": writes})
+    await waits.until(lambda: "Begun" in app.explain(), "a begun run", explain=app.explain)
+    before = await admin.stream_created(app.js, app.stream)
+    sequence = await admin.last_sequence(app.js, app.stream)
+    empty(nats)
+    await make_anew(app, nats)
+    assert await admin.stream_created(app.js, app.stream) != before
+    # Another event takes the sequence of the one in hand, and is in the hands of somebody else
+    for _ in range(sequence):
+        await app.emit("order", {"until": "nowhere", "new": True})
+    held = await Place(app.js, app.stream).pull("slow", sequence, seconds=1)
+    assert len(held) == sequence
+    gate.unlink()
+    assert await app.worker.wait_exit(20) == EXIT_REPLACED
+    assert "was made anew" in app.worker.output
+    assert (await admin.consumer_states(app.js, app.stream))["slow"].unacked == sequence
+    assert await app.state("orders", "last") is None
 
 
 async def test_what_follows_in_the_new_stream_has_ids_of_its_own(
