@@ -43,6 +43,8 @@ class Outcome:
     timers: int
     fired: Counter[int]
     """How often each one did."""
+    early: int
+    """Timers that fired before they were due."""
     lateness: list[float]
     """Seconds, sorted."""
     overdue: int
@@ -57,7 +59,7 @@ class Outcome:
         found = {
             "never fired": lost,
             "fired more than once": sum(count > 1 for count in self.fired.values()),
-            "fired early": sum(late < 0 for late in self.lateness),
+            "fired early": self.early,
             "are still set": self.left,
         }
         return [f"{count} {what}" for what, count in found.items() if count]
@@ -127,14 +129,16 @@ async def _outcome(server: NatsServer, due: list[float], gone: float, back: floa
             left = 0
         fired: Counter[int] = Counter()
         lateness = []
+        early = 0
         async for stored in js.scan(stream, names.event_filter(ROOT, TOPIC)):
             number = int(stored.data)
             fired[number] += 1
             at = due[number]
             late = datetime.datetime.fromisoformat(stored.time).timestamp() - at
-            lateness.append(late - max(0.0, back - at) if gone < at < back and late > 0 else late)
+            early += late < 0
+            lateness.append(max(0.0, late - (back - at)) if gone < at < back else late)
         overdue = sum(gone < at < back for at in due)
-        return Outcome(len(due), fired, sorted(lateness), overdue, left)
+        return Outcome(len(due), fired, early, sorted(lateness), overdue, left)
     finally:
         await connection.close()
 
