@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bema.contract import errors
+from bema.contract import bindings, errors
+from bema.contract.bindings import Broker, Installation, Owner
+from bema.ports import admin
 from tests.support import clusters, waits
 from tests.support.brokers import NatsServer
 from tests.support.clusters import Cluster
-from tests.support.runtimes import App
+from tests.support.runtimes import NAMESPACE, App
 
 RELAY = """
 config = {"triggers": [{"event": {"topics": ["a"]}}], "emits": ["b"], "concurrency": 8}
@@ -109,3 +112,70 @@ async def test_a_run_sees_what_the_run_before_it_committed(cluster: Cluster, tmp
         assert (await app.state("reads", "new"), await app.state("reads", "old")) == (800, None)
     finally:
         await app.close()
+
+
+async def test_one_replica_becomes_three_and_one_again_while_events_flow(cluster: Cluster, tmp_path: Path) -> None:
+    app = App(cluster.urls, tmp_path / "app", {"steps/relay_step.py": RELAY})
+    try:
+        await app.start(workers=2, replicas=1)
+        done = 0
+        for replicas in (3, 1):
+            sending = asyncio.create_task(emit(app, done, done + 80))
+            await waits.until(lambda n=done: _came(app, n), "the first events", timeout=60, explain=app.explain)
+            await _resize(app, replicas)
+            await sending
+            done += 80
+            await waits.until(
+                lambda n=replicas: _spread_over(app, n),
+                f"{replicas} replicas of stream and consumer",
+                timeout=60,
+                explain=cluster.last_words,
+            )
+        await app.wait_state("last", "n", done, timeout=60)
+        await app.wait_idle(timeout=60)
+        numbers = [json.loads(stored.data)["n"] for stored in await app.events("b")]
+        assert sorted(numbers) == list(range(done))
+    finally:
+        await app.close()
+
+
+async def _came(app: App, number: int) -> bool:
+    try:
+        return len(await app.events("b")) > number
+    except errors.BrokerError:
+        return False
+
+
+async def _resize(app: App, replicas: int) -> None:
+    """As the operator does when its installation's replicas are another number."""
+    installation = Installation(broker=Broker(urls=app.nats_urls), replicas=replicas)
+    stream = bindings.app_stream(Owner(namespace=NAMESPACE), installation)
+
+    async def ensured() -> bool:
+        try:
+            await admin.ensure_stream(app.js, stream)
+            for binding in app.bindings:
+                if binding.consumer is not None:
+                    await admin.ensure_consumer(app.js, app.stream, binding.consumer)
+        except errors.BrokerUnavailable:
+            return False
+        return True
+
+    await waits.until(ensured, f"{replicas} replicas accepted", timeout=60)
+
+
+async def _spread_over(app: App, replicas: int) -> bool:
+    try:
+        answers = [await app.js.api(f"{what}.INFO.{app.stream}{of}") for what, of in PARTS]
+    except errors.BrokerError:
+        return False
+    found = [answer.get("cluster") or {} for answer in answers]
+    return all(
+        bool(one.get("leader"))
+        and 1 + len(one.get("replicas") or []) == replicas
+        and all(follower["current"] for follower in one.get("replicas") or [])
+        for one in found
+    )
+
+
+PARTS = (("STREAM", ""), ("CONSUMER", ".relay"))

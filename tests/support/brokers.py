@@ -37,10 +37,18 @@ def binary() -> str:
 
 class NatsServer:
     """A server with JetStream on a port and a folder that stay the same over restarts. `more` are arguments of its
-    command line."""
+    command line, `program` is another server than the one beside the interpreter."""
 
-    def __init__(self, folder: Path, *, store_bytes: int | None = None, more: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        store_bytes: int | None = None,
+        more: Sequence[str] = (),
+        program: Path | None = None,
+    ) -> None:
         self.folder = folder
+        self.program = program
         self.store_bytes = store_bytes
         self.port = free_port()
         self.monitor = free_port()
@@ -75,7 +83,7 @@ class NatsServer:
             config = self.folder / "nats.conf"
             config.write_text(f"jetstream {{ max_file_store: {self.store_bytes} }}\n")
             arguments += ["-c", str(config)]
-        self._process = subprocess.Popen([binary(), *arguments, "-l", str(self.log), *self.more])
+        self._process = subprocess.Popen([str(self.program or binary()), *arguments, "-l", str(self.log), *self.more])
 
     def wait(self, timeout: float = 10.0) -> None:
         try:
@@ -117,9 +125,9 @@ class NatsServer:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, store_bytes: int | None = None) -> Iterator[NatsServer]:
+def running(folder: Path, *, store_bytes: int | None = None, program: Path | None = None) -> Iterator[NatsServer]:
     """A server, whose store has room for so many bytes where that is said."""
-    server = NatsServer(folder, store_bytes=store_bytes)
+    server = NatsServer(folder, store_bytes=store_bytes, program=program)
     server.start()
     try:
         yield server

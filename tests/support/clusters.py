@@ -24,9 +24,12 @@ class Cluster:
     """Servers on loopback that find each other by routes. Clients hear of no server but those that they were given:
     a proxy in front of one would be passed by otherwise."""
 
-    def __init__(self, folder: Path, *, size: int = 3, settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, size: int = 3, settings: Sequence[str] = (), program: Path | None = None
+    ) -> None:
         """`settings` are lines for the configuration of each server."""
         self.folder = folder
+        self.program = program
         self.routes = [brokers.free_port() for _ in range(size)]
         self.nodes = [self._node(number, settings) for number in range(size)]
 
@@ -46,7 +49,7 @@ class Cluster:
         ]
         file = folder / "server.conf"
         file.write_text("\n".join(lines) + "\n")
-        return NatsServer(folder, more=["-c", str(file)])
+        return NatsServer(folder, more=["-c", str(file)], program=self.program)
 
     @property
     def urls(self) -> list[str]:
@@ -131,8 +134,8 @@ async def _client(url: str) -> AsyncIterator[Client]:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Cluster]:
-    cluster = Cluster(folder)
+def running(folder: Path, *, program: Path | None = None) -> Iterator[Cluster]:
+    cluster = Cluster(folder, program=program)
     try:
         cluster.start()
         yield cluster

@@ -370,3 +370,37 @@ def test_a_status_is_written_only_when_it_differs() -> None:
 def test_whether_it_was_unready_before(reason: str, generation: int, *, expected: bool) -> None:
     item = {"type": "WorkloadReady", "status": "False", "reason": reason, "observedGeneration": generation}
     assert statuses.was_unready(subject({"conditions": [item]})) is expected
+
+
+FIRST, ANOTHER = "2026-01-01T00:00:00.123456789Z", "2026-02-01T12:00:00.5Z"
+
+
+def seen(created: str, known: str | None = FIRST) -> Facts:
+    status = {"streamCreated": known} if known else {}
+    return deployed(DONE, subject=subject(status), subscription=Subscription(created=created))
+
+
+@pytest.mark.parametrize(
+    ("facts", "now", "reason", "remembered"),
+    [
+        pytest.param(seen(FIRST, None), NOW, Reason.SUBSCRIBED, FIRST, id="the first stream"),
+        pytest.param(seen(FIRST), NOW, Reason.SUBSCRIBED, FIRST, id="the same stream"),
+        pytest.param(seen(ANOTHER), NOW, Reason.BROKER_DATA_LOST, FIRST, id="another stream, for a day"),
+        pytest.param(seen(ANOTHER), "2026-02-02T12:00:01Z", Reason.SUBSCRIBED, ANOTHER, id="another stream, later"),
+        pytest.param(
+            seen("").with_(subscription=Subscription(Problem(Reason.BROKER_UNAVAILABLE, "away"))),
+            NOW,
+            Reason.BROKER_UNAVAILABLE,
+            FIRST,
+            id="no broker",
+        ),
+    ],
+)
+def test_a_stream_that_took_the_place_of_another(facts: Facts, now: str, reason: Reason, remembered: str) -> None:
+    status = statuses.status(facts, now)
+    found = {str(item.type): item for item in status.conditions}["SubscriptionReady"]
+    assert (found.reason, status.stream_created) == (reason, remembered)
+    if reason is Reason.BROKER_DATA_LOST:
+        assert found.status == "True"
+        assert ANOTHER in found.message
+        assert statuses.told_for(facts, now) == 12 * 3600 + 0.5

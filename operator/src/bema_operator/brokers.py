@@ -68,6 +68,8 @@ class Broker:
         self._held: dict[Key, Held] = {}
         self._unanswered: set[Key] = set()
         self._streams: dict[str, str] = {}
+        self._created: dict[str, str] = {}
+        """When the streams were made."""
         self._seen: set[str] = set()
         """Streams that were there once."""
         self._away = 0
@@ -128,7 +130,7 @@ class Broker:
             self._unanswered.add(key)
             return Subscription(self._problem(errors.BrokerUnavailable("not connected")))
         if held is not None and held.digest == digest:
-            return Subscription()
+            return self._subscribed(binding)
         try:
             await self._ensure(binding, adopt)
         except errors.BrokerError as error:
@@ -139,7 +141,10 @@ class Broker:
         durables = [consumer.durable for consumer in binding.consumers]
         backlog = held.backlog if held else None
         self._held[key] = Held(stream=binding.stream.name, durables=durables, digest=digest, backlog=backlog)
-        return Subscription()
+        return self._subscribed(binding)
+
+    def _subscribed(self, binding: Binding) -> Subscription:
+        return Subscription(created=self._created.get(binding.stream.name, ""))
 
     async def _ensure(self, binding: Binding, adopt: str) -> None:
         js = self._connected()
@@ -170,6 +175,7 @@ class Broker:
                     log.warning("The app's stream %s was gone and was made anew: what it held is lost", stream.name)
                 elif made:
                     log.info("Made the app's stream %s", stream.name)
+                self._created[stream.name] = await admin.stream_created(js, stream.name)
                 self._seen.add(stream.name)
                 self._streams[stream.name] = wanted
 
@@ -260,6 +266,8 @@ class Broker:
     def _problem(self, error: errors.BrokerError) -> Problem:
         if isinstance(error, errors.AppStreamOwned):
             return Problem(Reason.APP_STREAM_OWNED, str(error))
+        if isinstance(error, errors.BrokerTooOld):
+            return Problem(Reason.BROKER_TOO_OLD, str(error))
         if isinstance(error, errors.BrokerUnavailable):
             where = ", ".join(self._settings.nats_urls)
             text = f"NATS at {where} does not answer ({error}); what runs is left running. Check that NATS is up."

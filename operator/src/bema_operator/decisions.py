@@ -92,7 +92,8 @@ def has_foreign_stream(facts: Facts) -> bool:
 
 def has_no_broker_and_no_workload(facts: Facts) -> bool:
     """Nobody has said yet that the stream is ours, and nothing runs that could be kept running."""
-    return _subscription_reason(facts) is Reason.BROKER_UNAVAILABLE and not facts.has_workload
+    useless = (Reason.BROKER_UNAVAILABLE, Reason.BROKER_TOO_OLD)
+    return _subscription_reason(facts) in useless and not facts.has_workload
 
 
 def is_refused(facts: Facts) -> bool:

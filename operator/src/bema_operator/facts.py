@@ -43,6 +43,8 @@ class Subscription:
     """What came of asking the broker for the Step's stream and consumer; no problem: both exist."""
 
     problem: Problem | None = None
+    created: str = ""
+    """When the stream was made, RFC 3339; empty with a problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Subject:
     @property
     def was_reconciled(self) -> bool:
         return bool(self.status.get("observedGeneration"))
+
+    @property
+    def stream_created(self) -> str:
+        """When the stream was made that the Step was subscribed to; empty when it never was."""
+        return str(self.status.get("streamCreated") or "")
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,13 @@ class Facts:
     """Whether the workload has been unready for so long that its pods are worth a look."""
     backlog: int | None = None
     """Events that wait for the Step; None: not known."""
+
+    @property
+    def replaced(self) -> str:
+        """When the stream was made that took the place of the one that the Step was subscribed to; empty when it is
+        the same."""
+        created = self.subscription.created if self.subscription else ""
+        return created if self.subject.stream_created not in ("", created) else ""
 
     def with_(self, **changes: Any) -> Facts:
         """These facts, with some of them replaced."""

@@ -29,6 +29,12 @@ class Metrics:
         self.streams_swept = Counter(
             "bema_operator_streams_swept", "Streams of removed namespaces removed", registry=self.registry
         )
+        self.streams_lost = Counter(
+            "bema_operator_streams_lost",
+            "Streams that were found to be others than Steps had been subscribed to",
+            ["app"],
+            registry=self.registry,
+        )
         self.purged = Counter(
             "bema_operator_purged_messages",
             "Messages removed from apps' streams, by what they were",

@@ -61,6 +61,8 @@ class Reconciler:
         self._namespaces: dict[str, str] = {}
         self._plans: dict[Key, tuple[str, int, Plan]] = {}
         self._unready: dict[Key, float] = {}
+        self._lost: set[tuple[str, str]] = set()
+        """Apps and the creation times of their new streams whose loss was counted."""
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one Step in order. Returns after how many seconds to look again without news, or None."""
@@ -169,7 +171,22 @@ class Reconciler:
         subscription = await self._broker.ensure(key, plan.binding)
         if subscription.problem is not None and subscription.problem.reason is Reason.APP_STREAM_OWNED:
             subscription = await self._broker.ensure(key, plan.binding, adopt=await self._adopted(key.namespace))
-        return seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, plan))
+        found = seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, plan))
+        self._note_loss(found)
+        return found
+
+    def _note_loss(self, seen: Facts) -> None:
+        """Said and counted once for each stream, not by every Step."""
+        app = seen.subject.key.namespace
+        if statuses.told_for(seen, self._time()) > 0 and (app, seen.replaced) not in self._lost:
+            self._lost.add((app, seen.replaced))
+            self._measures.streams_lost.labels(app).inc()
+            log.error(
+                "The app's stream of %s is gone and with it all that it held; another one was made at %s",
+                seen.subject.stream_created,
+                seen.replaced,
+                extra={"app": app},
+            )
 
     async def _apply(self, seen: Facts) -> Facts:
         for manifest in seen.differing:
@@ -264,7 +281,7 @@ class Reconciler:
         if seen.rollout is not None and not seen.rollout.is_done:
             waited = self._clock() - self._unready.get(seen.subject.key, self._clock())
             return min(max(PATIENCE, waited / 2), LONGEST_PAUSE)
-        return None
+        return statuses.told_for(seen, self._time()) or None
 
 
 class StepGone(Exception):

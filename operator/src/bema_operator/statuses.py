@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from bema_operator.facts import Facts, Object, Problem, Rollout, Subject
 from bema_operator.manifests import parts, services
 
 MESSAGE_LIMIT = 4096
+LOSS_SECONDS = 24 * 3600.0
+"""How long a Step says that the data of its app was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class Verdict:
 
 def status(facts: Facts, now: str) -> StepStatus:
     """The whole status of a Step. `now` is RFC 3339; a condition keeps its time while its status stays."""
-    verdicts = _verdicts(facts)
+    lost = facts.replaced if told_for(facts, now) > 0 else ""
+    verdicts = _verdicts(facts, lost)
     deployment = facts.deployment or {}
     counts = deployment.get("status", {})
     key = facts.subject.key
@@ -43,9 +47,24 @@ def status(facts: Facts, now: str) -> StepStatus:
         selector=parts.selector_text(key.name, key.namespace),
         url=services.url(key.name, key.namespace) if has_url else None,
         backlog=facts.backlog,
+        stream_created=_stream_created(facts, lost),
         type=statuses.type_of(facts.spec) if facts.spec else None,
         trigger=statuses.trigger_of(facts.spec) if facts.spec else None,
     )
+
+
+def told_for(facts: Facts, now: str) -> float:
+    """For how many seconds more it is to be said that the data of the app was lost; 0 where it was not."""
+    if not facts.replaced:
+        return 0.0
+    age = datetime.datetime.fromisoformat(now) - datetime.datetime.fromisoformat(facts.replaced)
+    return max(0.0, LOSS_SECONDS - age.total_seconds())
+
+
+def _stream_created(facts: Facts, lost: str) -> str | None:
+    """The stream that the Step relies on: the one before for as long as its loss is told."""
+    found = facts.subscription.created if facts.subscription else ""
+    return (facts.subject.stream_created if lost or not found else found) or None
 
 
 def _condition(facts: Facts, type_: ConditionType, verdict: Verdict, now: str) -> Condition:
@@ -79,14 +98,14 @@ def was_unready(subject: Subject) -> bool:
     )
 
 
-def _verdicts(facts: Facts) -> Mapping[ConditionType, Verdict]:
+def _verdicts(facts: Facts, lost: str) -> Mapping[ConditionType, Verdict]:
     stopped = _stopped(facts)
     if stopped is not None:
         return _all_stopped(stopped)
     if facts.is_noop:
         return _noop()
     workload = _workload(facts)
-    subscription = _subscription(facts)
+    subscription = _subscription(facts, lost)
     return {
         ConditionType.READY: _ready(workload, subscription),
         ConditionType.PROGRESSING: _progressing(facts, workload),
@@ -134,12 +153,18 @@ def _ready(workload: Verdict, subscription: Verdict) -> Verdict:
     return workload
 
 
-def _subscription(facts: Facts) -> Verdict:
+def _subscription(facts: Facts, lost: str) -> Verdict:
     found = facts.subscription
     if found is None:
         return Verdict(ConditionStatus.UNKNOWN, Reason.BROKER_UNAVAILABLE, "The broker was not asked yet.")
     if found.problem is not None:
         return _no(found.problem)
+    if lost:
+        text = (
+            f"NATS had lost the app's stream, and it was made anew at {lost}: events, state, timers and dead letters "
+            "from before are gone. The Step works on the new one. This is said for 24 h."
+        )
+        return _yes(Reason.BROKER_DATA_LOST, text)
     topics = [topic for event in facts.spec.events for topic in event.topics] if facts.spec else []
     if not topics:
         return _yes(Reason.NO_SUBSCRIPTION, "The Step has no event trigger; its app's stream exists.")

@@ -63,6 +63,7 @@ class Engine:
         metrics: Metrics,
         *,
         on_stuck: Callable[[], None] | None = None,
+        on_replaced: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection
         self._js = JetStream(connection)
@@ -70,6 +71,7 @@ class Engine:
         self._invoker = invoker
         self._metrics = metrics
         self._on_stuck = on_stuck
+        self._on_replaced = on_replaced
         self._loop = asyncio.get_running_loop()
         self._stream = units[0].binding.stream.name
         self._lanes = Lanes()
@@ -97,6 +99,8 @@ class Engine:
         metrics.storage[units[0].binding.app] = lambda: self._quotas.now
         self._partitions: dict[str, Partitions] = {}
         self._stream_created = ""
+        self._looking: str | None = None
+        """Why the stream cannot be used, while it is looked at; empty while nothing is known."""
         self._draining = False
         self._ends: Mailbox[End] = Mailbox(self._loop, self._ended)
         self.ready = False
@@ -158,17 +162,36 @@ class Engine:
         await self._watches.read()
 
     async def _look_at_stream(self) -> None:
-        told = False
+        told = self._looking = ""
         while True:
+            losses = self._connection.losses
             try:
                 admin.check_server(self._js)
-                self._stream_created = await admin.stream_created(self._js, self._stream)
+                self._recognise(await admin.stream_created(self._js, self._stream))
+                self._connection.know(losses)
+                self._looking = None
                 return
             except errors.BrokerError as error:
-                if not told:
+                self._looking = str(error)
+                if told != self._looking:
                     log.warning("The app's stream %s cannot be used yet: %s; waiting", self._stream, error)
-                    told = True
+                    told = self._looking
                 await asyncio.sleep(0.25)
+
+    def _recognise(self, created: str) -> None:
+        """What this process has in hand, and read, is of the stream that it saw first. An ack says no more than a
+        sequence and a revision is one: in another stream they would be about other messages."""
+        if self._stream_created and created != self._stream_created:
+            log.critical(
+                "The app's stream %s was made anew: expected the one of %s, found one of %s; what the former held is "
+                "lost. This process ends, to begin anew",
+                self._stream,
+                self._stream_created,
+                created,
+            )
+            if self._on_replaced is not None:
+                self._on_replaced()
+        self._stream_created = created
 
     @property
     def problems(self) -> list[str]:
@@ -178,6 +201,8 @@ class Engine:
             found.append("draining")
         if not self._connection.is_connected:
             found.append("no connection to NATS")
+        if self._looking:
+            found.append(f"stream {self._stream}: {self._looking}")
         if self._connection.problem:
             found.append(self._connection.problem)
         found.extend(f"{step}: {pull.problem}" for step, pull in self._pulls.items() if pull.problem)
@@ -228,6 +253,9 @@ class Engine:
         for tick in itertools.count():
             await asyncio.sleep(1)
             self._cancel_overdue(time.time())
+            if self._looking is None and any(pull.problem for pull in self._pulls.values()):
+                # Perhaps the consumer went with its stream
+                self._tasks.spawn(self._look_again())
             if tick % int(HEARTBEAT) == 0:
                 await self._hands.keep()
 

@@ -60,7 +60,7 @@ class Hands:
 
     async def write(self, commands: bytes) -> None:
         """Answers that cannot be sent now are not sent later: the event comes again and its end is found."""
-        if commands and self._connection.is_connected:
+        if commands and self._connection.is_connected and self._connection.is_known:
             await self._connection.write(commands)
 
     async def keep(self) -> None:

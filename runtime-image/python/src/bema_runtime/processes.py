@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 EXIT_STUCK = 70
 EXIT_STOPPED = 75
+EXIT_REPLACED = 76
 LINGER = 2.0
 """How long an api Step goes on serving after SIGTERM, in seconds: until no proxy sends to it any more."""
 
@@ -117,7 +118,14 @@ class Process:
             name=f"bema-runtime {first.app} {' '.join(binding.step for binding in self._bindings)}"[:200],
             credentials_file=first.broker.credentials_file,
         )
-        engine = Engine(self._connection, self._units, self._invoker, self._metrics, on_stuck=_give_up_process)
+        engine = Engine(
+            self._connection,
+            self._units,
+            self._invoker,
+            self._metrics,
+            on_stuck=_give_up_process,
+            on_replaced=_begin_anew,
+        )
         await self._invoker.start(engine)
         memories.settle()
         self._engine = engine
@@ -153,3 +161,8 @@ class Process:
 def _give_up_process() -> None:
     """A handler that cannot be stopped: leave at once, so that its event is delivered to somebody else."""
     os._exit(EXIT_STUCK)
+
+
+def _begin_anew() -> None:
+    """The stream is another one: leave at once, before anything of the one before is written or acknowledged in it."""
+    os._exit(EXIT_REPLACED)

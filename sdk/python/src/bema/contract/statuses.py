@@ -79,6 +79,10 @@ class Reason(StrEnum):
     """NATS does not answer; what runs goes on as it can."""
     BROKER_REFUSED = "BrokerRefused"
     """NATS refuses the stream or the consumer; the message is the server's."""
+    BROKER_TOO_OLD = "BrokerTooOld"
+    """The nats-server lacks what Bema needs; the message says which version it is and which is needed."""
+    BROKER_DATA_LOST = "BrokerDataLost"
+    """The app's stream is another one than the Step was subscribed to: what that one held is gone. Said for a day."""
     APP_STREAM_OWNED = "AppStreamOwned"
     """The app's stream belongs to another installation or namespace; the message says how to adopt it."""
 
@@ -123,6 +127,8 @@ class StepStatus(Model):
     """Where the Step answers HTTP inside the cluster."""
     backlog: Annotated[int, Field(ge=0)] | None = None
     """Events that wait for the Step. Refreshed now and then."""
+    stream_created: str | None = None
+    """When the app's stream was made that the Step relies on, RFC 3339. Another one is noticed by another time."""
     type: str | None = None
     """The kinds of its triggers, joined by commas: api, event, cron; `noop` without triggers."""
     trigger: str | None = None

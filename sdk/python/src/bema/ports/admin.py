@@ -14,7 +14,7 @@ from bema.ports.jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, JetStream
 log = logging.getLogger(__name__)
 
 MINIMUM_SERVER = (2, 14, 0)
-"""The first nats-server with atomic batches, schedules and everything else that a commit rests on."""
+"""The oldest nats-server that we stand for: every fact of docs/broker.md is tested on it."""
 
 _FLAGS = ("allow_atomic", "allow_direct", "allow_rollup_hdrs", "allow_msg_ttl", "allow_msg_schedules")
 _IMMUTABLE = ("deliver_policy", "opt_start_time", "opt_start_seq", "ack_policy", "replay_policy", "max_waiting")

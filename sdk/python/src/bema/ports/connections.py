@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -131,6 +133,30 @@ class _Replies:
         self._waiting.pop(reply, None)
 
 
+class _Client(Client):
+    """The library's client, but for what it has not sent when the connection is lost: the library keeps that for the
+    next connection, long after who asked was told that it failed."""
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if not (self.is_closed or self.is_reconnecting):
+            self._forget_unsent()
+        await super()._process_op_err(e)
+
+    def _forget_unsent(self) -> None:
+        # Subscriptions are made again from the client's own list of them
+        self._pending.clear()
+        self._pending_data_size = 0
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is None:
+            return
+        end = writer.get_extra_info("socket")
+        if end is not None:
+            with contextlib.suppress(OSError):
+                # What the kernel still holds goes, too, and nobody waits for a network that may never be back
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+
 class Connection:
     """A connection that comes back by itself. Use it from the event loop that made it."""
 
@@ -143,6 +169,9 @@ class Connection:
         self._listeners: list[Callable[[], None]] = []
         self.skew = 0.0
         """How far the server's clock is ahead of the one here, in seconds, when it was last heard."""
+        self.losses = 0
+        """How often the connection was lost. Between two losses the broker stays the same."""
+        self._known: int | None = None
         self.problem: str | None = None
         """The server's last complaint that needs a person, such as a permission that is missing."""
 
@@ -158,6 +187,15 @@ class Connection:
     @property
     def max_payload(self) -> int:
         return int(self._client.max_payload)
+
+    def know(self, losses: int) -> None:
+        """The broker was looked at when the connection had been lost so often. Who says so once says so after every
+        loss: nothing is written before, for the broker may be another one."""
+        self._known = losses
+
+    @property
+    def is_known(self) -> bool:
+        return self._known is None or self._known == self.losses
 
     def new_inbox(self) -> str:
         return str(self._client.new_inbox())
@@ -246,6 +284,7 @@ class Connection:
             log.debug("NATS client: %s", text or type(error).__name__)
 
     async def _on_disconnect(self) -> None:
+        self.losses += 1
         if self._closing:
             return
         log.warning("The connection to NATS is lost; trying again")
@@ -281,7 +320,7 @@ async def connect(
     With `wait`, raises `BrokerUnavailable` when there is no connection after so many seconds. `name` is shown by the
     server to its operators.
     """
-    client = Client()
+    client = _Client()
     connection = Connection(client, urls)
     # The client takes a part of a second too, though its annotation says int
     options: dict[str, Any] = {"reconnect_time_wait": 0.2}

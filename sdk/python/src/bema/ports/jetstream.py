@@ -176,6 +176,8 @@ class JetStream:
 
     async def _send(self, head: bytes, last: Outgoing, extra: str, timeout: float) -> int:
         block = _block(last, extra, self.connection.max_payload)
+        if not self.connection.is_known:
+            raise errors.BrokerUnavailable("the connection to NATS is back, and its stream was not looked at yet")
         answer = await self.connection.request(last.subject, last.data, headers=block, before=head, timeout=timeout)
         result = _result(answer)
         return int(result["seq"])

@@ -1,0 +1,35 @@
+"""The loss of an app's stream is said and counted once for each new stream, however many Steps tell of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bema_operator import metrics, reconciles
+from bema_operator.facts import Facts, Key, Subject, Subscription
+from bema_operator.settings import Settings
+
+NOW = "2026-02-02T00:00:00Z"
+
+
+def seen(step: str, *, known: str = "2026-01-01T00:00:00.1Z", created: str) -> Facts:
+    subject = Subject(
+        key=Key("shop", step), uid="u", generation=1, created="", deleting=False, status={"streamCreated": known}
+    )
+    return Facts(subject=subject, spec=None, subscription=Subscription(created=created))
+
+
+def test_once_for_each_stream(caplog: pytest.LogCaptureFixture) -> None:
+    nobody: Any = None
+    measures = metrics.Metrics()
+    reconciler = reconciles.Reconciler(
+        Settings(), nobody, nobody, nobody, measures=measures, clock=lambda: 0.0, time=lambda: NOW
+    )
+    for created in ("2026-02-01T12:00:00.5Z", "2026-02-01T13:00:00.5Z"):
+        for step in ("a", "b", "a"):
+            reconciler._note_loss(seen(step, created=created))
+    reconciler._note_loss(seen("c", created="2026-01-01T00:00:00.1Z"))
+    reconciler._note_loss(seen("d", created="2026-01-20T00:00:00.1Z"))
+    assert measures.registry.get_sample_value("bema_operator_streams_lost_total", {"app": "shop"}) == 2
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
