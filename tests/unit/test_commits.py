@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -105,6 +106,51 @@ UPDATE = UpdateState("stock", "apple", (operations.increment(),))
 )
 def test_a_batch_is_the_marker_and_then_the_effects(found: list[Outgoing], expected: list[Outgoing]) -> None:
     assert found == [MARKER, *expected]
+
+
+def together(*changes: operations.Operation, found: dict[str, Stored]) -> list[Outgoing]:
+    """The batch of runs `r1`, `r2`… that each make one of the changes."""
+    group = [
+        Commit(units.run(id=f"r{number}"), RunOutcome.OK, [UpdateState("stock", "apple", (change,))])
+        for number, change in enumerate(changes, start=1)
+    ]
+    return batches.together(group, found, now=NOW)
+
+
+def marker(run: str) -> Outgoing:
+    return dataclasses.replace(MARKER, subject=f"bema.shop.end.pay.event.{run}")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param({}, Outgoing(APPLE, b"12", {"Nats-Rollup": "sub"}, expected=0), id="of nothing"),
+        pytest.param(
+            {APPLE: stored(APPLE, b"4", 3)}, Outgoing(APPLE, b"16", {"Nats-Rollup": "sub"}, expected=3), id="of a value"
+        ),
+        pytest.param(
+            {APPLE: stored(APPLE, b"4", 3, Nats_TTL="60s")},
+            Outgoing(APPLE, b"16", {"Nats-Rollup": "sub", "Nats-TTL": "55s"}, expected=3),
+            id="of a value that goes away by itself",
+        ),
+        pytest.param(
+            {APPLE: stored(APPLE, b"", 3, Bema_Deleted="1", Nats_TTL="60s")},
+            Outgoing(APPLE, b"12", {"Nats-Rollup": "sub"}, expected=3),
+            id="of what was removed",
+        ),
+    ],
+)
+def test_blind_changes_of_several_runs_are_one_message_guarded_by_what_was_found(
+    found: dict[str, Stored], expected: Outgoing
+) -> None:
+    changes = [operations.increment("", by) for by in (2, 3, 7)]
+    assert together(*changes, found=found) == [marker("r1"), expected, marker("r2"), marker("r3")]
+
+
+def test_blind_changes_of_several_runs_are_made_in_their_order() -> None:
+    changes = [operations.append(number) for number in range(5)]
+    written = [json.loads(message.data) for message in together(*changes, found={}) if message.subject == APPLE]
+    assert written == [[0, 1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize(

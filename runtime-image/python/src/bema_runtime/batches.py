@@ -5,9 +5,10 @@ The marker comes first and expects that there is none: whoever commits a run sec
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard, assert_never
 
 import orjson
@@ -36,6 +37,38 @@ Found = Mapping[str, Stored]
 
 MAX_MESSAGES = 1000
 """Messages that the server takes in one batch."""
+
+
+def together(
+    group: Sequence[Commit], found: Found, *, now: float, watched: frozenset[str] = frozenset(), skew: float = 0.0
+) -> list[Outgoing]:
+    """The batch of several commits. A key that more than one of them changes blindly is written once: each change is
+    applied to what the one before made of it, and the revision that was found guards them all."""
+    blind = [subject for commit in group for subject in commit.blind]
+    if len(set(blind)) == len(blind):
+        return [message for commit in group for message in messages(commit, found, now=now, watched=watched, skew=skew)]
+    seen = dict(found)
+    batch: list[Outgoing] = []
+    places: dict[str, int] = {}
+    for commit in group:
+        for message in messages(commit, seen, now=now, watched=watched, skew=skew):
+            subject = message.subject
+            if subject in places:
+                batch[places[subject]] = message
+            else:
+                if subject in commit.blind:
+                    places[subject] = len(batch)
+                batch.append(message)
+            if subject in commit.blind:
+                seen[subject] = _changed(seen.get(subject), message)
+    return batch
+
+
+def _changed(stored: Stored | None, message: Outgoing) -> Stored:
+    """What a key holds for the next change: the new value, as old, and with the same time to live, as before."""
+    if stored is None or DELETED in stored.headers:
+        return Stored(message.subject, message.expected or 0, "", message.data, {})
+    return dataclasses.replace(stored, data=message.data)
 
 
 def messages(

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import assert_never
 
 import orjson
 
@@ -65,24 +66,44 @@ class Commit:
     """What no other run of the same batch may touch: the marker, the state that is written, timers and ids."""
     needs: set[str] = field(init=False)
     """Subjects whose last message is needed to make the batch."""
+    blind: set[str] = field(init=False)
+    """Keys of the state that it changes without having read them: runs of one batch may share those."""
+    size: int = field(init=False)
+    """Payload bytes, roughly: to bound a batch."""
+    messages: int = field(init=False)
+    """Messages, at most."""
 
     def __post_init__(self) -> None:
-        root = self.run.binding.root
-        self.subjects, self.needs = {marker_subject(run) for run in self.run.members}, set()
+        members = self.run.members
+        self.subjects, self.needs, self.blind = {marker_subject(run) for run in members}, set(), set()
+        self.messages = len(members) + len(self.effects) * 2 + len(self.extra)
+        self.size = sum([len(message.data) for message in self.extra])
         for effect in self.effects:
-            match effect:
-                case EmitEvent(id=None, at=None):
-                    pass
-                case EmitEvent(replaces=replaces):
-                    taken = emit_subjects(self.run, effect)
-                    (self.needs if replaces else self.subjects).update(taken)
-                case CancelTimer() | RescheduleTimer():
-                    self.needs.add(names.timer(root, effect.id))
-                case SetState() | DeleteState():
-                    self.subjects.add(state_subject(root, effect))
-                case UpdateState():
-                    self.needs.add(state_subject(root, effect))
+            if isinstance(effect, EmitEvent):
+                self.size += len(effect.data)
+                if effect.id is None and effect.at is None:
+                    continue
+            self._take(effect)
+        self.needs |= self.blind
         self.subjects |= self.needs
+
+    def _take(self, effect: Effect) -> None:
+        root = self.run.binding.root
+        match effect:
+            case EmitEvent(replaces=replaces):
+                taken = emit_subjects(self.run, effect)
+                (self.needs if replaces else self.subjects).update(taken)
+            case CancelTimer() | RescheduleTimer():
+                self.needs.add(names.timer(root, effect.id))
+            case SetState(value=value):
+                self.subjects.add(state_subject(root, effect))
+                self.size += len(value)
+            case DeleteState():
+                self.subjects.add(state_subject(root, effect))
+            case UpdateState():
+                self.blind.add(state_subject(root, effect))
+            case _:
+                assert_never(effect)
 
     def written(self, groups: frozenset[str]) -> list[str]:
         """The subjects of the keys that it writes in some groups of the state."""
@@ -93,25 +114,10 @@ class Commit:
             if isinstance(effect, SetState | DeleteState | UpdateState) and effect.group in groups
         ]
 
-    @property
-    def size(self) -> int:
-        """Payload bytes, roughly: to bound a batch."""
-        size = sum([len(message.data) for message in self.extra])
-        for effect in self.effects:
-            if isinstance(effect, EmitEvent):
-                size += len(effect.data)
-            elif isinstance(effect, SetState):
-                size += len(effect.value)
-        return size
-
-    @property
-    def messages(self) -> int:
-        """Messages, at most."""
-        return len(self.run.members) + len(self.effects) * 2 + len(self.extra)
-
 
 def marker_subject(run: Run) -> str:
-    return names.end(run.binding.root, run.binding.step, run.kind, run.id)
+    binding = run.unit.binding
+    return names.end(binding.root, binding.step, run.kind, run.id)
 
 
 def state_subject(root: str, effect: StateEffect) -> str:

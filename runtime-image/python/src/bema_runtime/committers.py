@@ -134,23 +134,30 @@ class Committer:
                     self._report([(commit, Abandoned()) for commit in group])
 
     def _take_group(self) -> list[Commit]:
-        """The next runs that may share a batch: within the limits, no two on one subject, order kept per subject."""
+        """The next runs that may share a batch: within the limits, no two on one subject, order kept per subject.
+        What several of them change blindly is changed by one after the other, in one message."""
+        watched = self._watched()
         group: list[Commit] = []
         left: deque[Commit] = deque()
         taken: set[str] = set()
+        shared: set[str] = set()
         messages = size = 0
         while self._waiting and len(group) < MAX_RUNS:
             commit = self._waiting.popleft()
             if group and (messages + commit.messages > MAX_MESSAGES or size + commit.size > MAX_BYTES):
                 left.append(commit)
                 break
-            if taken.isdisjoint(commit.subjects):
+            # Each change of a watched group is told by itself
+            blind = commit.blind.difference(commit.written(watched)) if watched else commit.blind
+            if taken.isdisjoint(commit.subjects) and shared.isdisjoint(commit.subjects - blind):
                 group.append(commit)
                 messages += commit.messages
                 size += commit.size
+                taken |= commit.subjects - blind
+                shared |= blind
             else:
                 left.append(commit)
-            taken |= commit.subjects
+                taken |= commit.subjects
         self._waiting.extendleft(reversed(left))
         return group
 
@@ -273,19 +280,14 @@ class Committer:
         return {subject: stored for subject, stored in zip(subjects, found, strict=True) if stored is not None}
 
     async def _prepare(self, group: Sequence[Commit]) -> list[Outgoing]:
-        """The batch as of now: what was not read is read here, and changed. No two commits share a subject."""
+        """The batch as of now: what was not read is read here, and changed."""
         watched = self._watched()
         needs = {subject for commit in group for subject in commit.needs}
         if watched:
             needs |= {subject for commit in group for subject in commit.written(watched)}
         found = await self._last(needs) if needs else {}
         now = time.time()
-        skew = self._js.connection.skew
-        return [
-            message
-            for commit in group
-            for message in batches.messages(commit, found, now=now, watched=watched, skew=skew)
-        ]
+        return batches.together(group, found, now=now, watched=watched, skew=self._js.connection.skew)
 
 
 def _reason(error: Exception) -> str:

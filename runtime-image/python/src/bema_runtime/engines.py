@@ -390,7 +390,7 @@ class Engine:
             scheduled_at=run.scheduled_at,
             request=run.request,
             revision=run.delivery.sequence - 1 if run.kind is Kind.STATE and run.delivery and not run.retried else 0,
-            items=[_item(item) for item in run.items],
+            items=[_item(item) for item in run.items] if run.items else (),
         )
 
     def _invoke(self, run: Run) -> None:

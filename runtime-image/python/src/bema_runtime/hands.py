@@ -24,12 +24,13 @@ class Hands:
 
     def take(self, run: Run) -> bool:
         """Take a run in hand; False when it is there already, and this was another delivery of its event."""
-        held = self._runs.get(run.place)
+        place = run.place
+        held = self._runs.get(place)
         if held is not None:
             if run.delivery is not None and held.takes(run.delivery):
                 run.unit.release(1)
             return False
-        self._runs[run.place] = run
+        self._runs[place] = run
         run.unit.in_flight += 1
         return True
 

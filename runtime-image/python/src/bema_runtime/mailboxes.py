@@ -33,13 +33,8 @@ class Mailbox(Generic[T]):
             self._loop.call_soon_threadsafe(self._flush)
 
     def _flush(self) -> None:
-        # Lowered before the first look: an item put after the last look schedules a flush of its own.
+        # Lowered before the count is taken: an item put after that schedules a flush of its own.
         self._scheduled = False
-        items = []
-        while True:
-            try:
-                items.append(self._items.popleft())
-            except IndexError:
-                break
+        items = [self._items.popleft() for _ in range(len(self._items))]
         if items:
             self._deliver(items)

@@ -1,7 +1,7 @@
 """A connection to NATS: requests, subscriptions in bursts, and writes in bulk. The only module that imports nats.
 
-Nothing in here knows JetStream. The hot path (`write`, `Burst`) avoids the client's cost per message: commands of a
-whole burst are written as one piece, and messages of a burst are handed over as one list.
+Nothing in here knows JetStream. The hot path (`write`, `Inbox`) avoids the client's cost per message: commands of a
+whole burst are written as one piece, and messages of a burst are handed over as one list, past the client's queues.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _STATUS = "Status"
 _DESCRIPTION = "Description"
+_VERSION = len("NATS/1.0")
 
 
 @dataclass(slots=True)
@@ -51,8 +52,18 @@ class Message:
 _NO_HEADERS: Mapping[str, str] = {}
 
 
-def _message(msg: Msg) -> Message:
-    return Message(msg.subject, msg.reply, msg.data, msg.headers or _NO_HEADERS)
+def parse_headers(block: bytes) -> dict[str, str]:
+    """The headers in a block as it travels and as the server stores it, what the first line says about the server's
+    status among them. Lines that are no headers are left out."""
+    first, *lines = block.decode("utf-8", "replace").split("\r\n")
+    headers = {}
+    if status := first[_VERSION:].strip():
+        headers[_STATUS], _, headers[_DESCRIPTION] = status.partition(" ")
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip()] = value.strip()
+    return headers
 
 
 class Inbox:
@@ -65,18 +76,23 @@ class Inbox:
         self._subscription: Subscription | None = None
         self._loop = asyncio.get_running_loop()
 
-    async def _take(self, msg: Msg) -> None:
+    def take(self, message: Message) -> None:
         if not self._burst:
             self._loop.call_soon(self._hand_over)
-        self._burst.append(_message(msg))
+        self._burst.append(message)
+
+    async def _never(self, msg: Msg) -> None:
+        """The library wants a coroutine for each message; `_Client` gives them to `take` before that."""
+        raise AssertionError(f"expected no message on the library's own way, found one on {msg.subject}")
 
     def _hand_over(self) -> None:
         burst, self._burst = self._burst, []
-        self._deliver(burst)
+        if burst:
+            self._deliver(burst)
 
     async def open(self, client: Client) -> None:
         self._subscription = await client.subscribe(
-            self.subject, cb=self._take, pending_msgs_limit=-1, pending_bytes_limit=-1
+            self.subject, cb=self._never, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
 
     async def drain(self) -> None:
@@ -84,11 +100,49 @@ class Inbox:
         if self._subscription is not None:
             with contextlib.suppress(nats.errors.Error):
                 await self._subscription.drain()  # type: ignore[no-untyped-call]
+        self._hand_over()
 
     async def close(self) -> None:
         if self._subscription is not None:
             with contextlib.suppress(nats.errors.Error):
                 await self._subscription.unsubscribe()
+
+
+class _Client(Client):
+    """The library's client, but for two things.
+
+    What an `Inbox` hears skips a queue, a wake-up of a task and a search for white space in every header, which cost
+    more than all else that is done with a message. And what was not sent when the connection is lost is forgotten: the
+    library keeps it for the next connection, long after who asked was told that it failed.
+    """
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        subscription = self._subs.get(sid)
+        inbox = getattr(subscription._cb, "__self__", None) if subscription is not None else None
+        if isinstance(inbox, Inbox):
+            found = parse_headers(headers) if headers else _NO_HEADERS
+            inbox.take(Message(subject.decode(), reply.decode(), data, found))
+        else:
+            await super()._process_msg(sid, subject, reply, data, headers)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if not (self.is_closed or self.is_reconnecting):
+            self._forget_unsent()
+        await super()._process_op_err(e)
+
+    def _forget_unsent(self) -> None:
+        # Subscriptions are made again from the client's own list of them
+        self._pending.clear()
+        self._pending_data_size = 0
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is None:
+            return
+        end = writer.get_extra_info("socket")
+        if end is not None:
+            with contextlib.suppress(OSError):
+                # What the kernel still holds goes, too, and nobody waits for a network that may never be back
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
 
 
 class _Replies:
@@ -131,30 +185,6 @@ class _Replies:
 
     def forget(self, reply: str) -> None:
         self._waiting.pop(reply, None)
-
-
-class _Client(Client):
-    """The library's client, but for what it has not sent when the connection is lost: the library keeps that for the
-    next connection, long after who asked was told that it failed."""
-
-    async def _process_op_err(self, e: Exception) -> None:
-        if not (self.is_closed or self.is_reconnecting):
-            self._forget_unsent()
-        await super()._process_op_err(e)
-
-    def _forget_unsent(self) -> None:
-        # Subscriptions are made again from the client's own list of them
-        self._pending.clear()
-        self._pending_data_size = 0
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is None:
-            return
-        end = writer.get_extra_info("socket")
-        if end is not None:
-            with contextlib.suppress(OSError):
-                # What the kernel still holds goes, too, and nobody waits for a network that may never be back
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
 
 
 class Connection:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bema.contract import errors
-from bema.ports.connections import Connection, Message, publish_command
+from bema.ports.connections import Connection, Message, parse_headers, publish_command
 
 NO_MESSAGE = 10037
 """There is no message with that sequence or on that subject."""
@@ -273,13 +273,3 @@ def _direct(message: Message) -> Stored:
 _DIRECT = frozenset(
     ("Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Num-Pending", "Nats-Last-Sequence")
 )
-
-
-def parse_headers(block: bytes) -> dict[str, str]:
-    """The headers in a block as the server stores it."""
-    headers = {}
-    for line in block.decode("utf-8", "replace").split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            headers[name.strip()] = value.strip()
-    return headers

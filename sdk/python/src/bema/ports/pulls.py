@@ -73,7 +73,7 @@ class Pull:
 
     def done(self, count: int = 1) -> None:
         self._in_hand -= count
-        if self._free() * 2 >= self._capacity:
+        if not self._wanted.is_set() and self._free() * 2 >= self._capacity:
             self._wanted.set()
 
     def _free(self) -> int:
