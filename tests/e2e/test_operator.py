@@ -262,8 +262,8 @@ def test_a_deleted_step_keeps_its_place_in_the_stream(space: Space) -> None:
 
 
 def test_what_this_version_does_not_do_is_refused_by_name(space: Space) -> None:
-    space.apply(step("new", {"state": {"group": "orders"}}), step("old", EVENT, replicas=0))
-    assert "triggers[0].state" in space.wait_reason("new", "NotSupported")
+    space.apply(step("new", {"stream": {"stream": "orders"}}), step("old", EVENT, replicas=0))
+    assert "triggers[0].stream" in space.wait_reason("new", "NotSupported")
     assert space.children("new") == []
     space.wait_ready("old")
     before = space.get("deployment", "old") or {}

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tools.cluster import errors
+from tools.cluster import errors, locks
 
 
 def run(
@@ -49,6 +49,7 @@ def attempt(
             env=env,
             cwd=cwd,
             check=False,
+            pass_fds=locks.inherited(),
         )
     except subprocess.TimeoutExpired as late:
         raise errors.CommandFailed(f"`{shown(argv)}` did not end within {seconds:g} s") from late

@@ -9,6 +9,14 @@ from typing import IO
 
 from tools.cluster import paths, waits
 
+_held: list[int] = []
+
+
+def inherited() -> tuple[int, ...]:
+    """The locks that this process holds, for programs that it runs: when it is killed, a program that is still at work
+    keeps the lock until it has ended, and nobody cleans up before."""
+    return tuple(_held)
+
 
 @contextmanager
 def cluster(layout: paths.Layout, *, seconds: float = 180) -> Iterator[None]:
@@ -33,7 +41,11 @@ def held(path: Path, what: str, seconds: float) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        _held.append(file.fileno())
+        try:
+            yield
+        finally:
+            _held.remove(file.fileno())
 
 
 def _taken(file: IO[str]) -> bool:
