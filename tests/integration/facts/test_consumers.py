@@ -190,7 +190,11 @@ async def test_a_deleted_consumer_tells_who_waits(place: Place) -> None:
     body = json.dumps({"batch": 1, "expires": int(20e9)}).encode()
     command = facts.publish_command(f"$JS.API.CONSUMER.MSG.NEXT.{place.name}.c", body, reply=inbox)
     await place.js.connection.write(command)
-    await place.js.connection.flush()
+
+    async def waiting() -> bool:
+        return bool((await place.consumer_info("c"))["num_waiting"])
+
+    await waits.until(waiting, "the request to be waiting")
     await place.js.api(f"CONSUMER.DELETE.{place.name}.c")
     await waits.until(lambda: heard, "a word")
     assert heard == ["409"]

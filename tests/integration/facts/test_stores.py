@@ -15,7 +15,7 @@ from tests.support.brokers import NatsServer
 from tests.support.facts import Place
 
 MIB = 1 << 20
-NO_ROOM = (10023, 10047, 10077)
+NO_ROOM = 10023
 
 
 @pytest.fixture
@@ -36,13 +36,13 @@ async def test_a_full_store_refuses_and_takes_again_after_a_purge(small: NatsSer
     async with facts.connected(small.url, "FULL") as place:
         await place.make()
         refused = await fill(place)
-        assert refused.code in NO_ROOM
+        assert refused.code == NO_ROOM
         held = await place.count()
         with pytest.raises(errors.BrokerRefused) as batch:
             await place.js.publish_batch(
                 [Outgoing(place.subject("end")), Outgoing(place.subject("fill"), bytes(MIB // 2))]
             )
-        assert batch.value.code in NO_ROOM
+        assert batch.value.code == NO_ROOM
         assert await place.count() == held, "nothing was discarded to make room"
         await place.js.purge(place.name, place.subject("fill"), below=None)
         await place.put("fill", b"1")
