@@ -128,7 +128,7 @@ def test_a_list_is_laid_over_with_own_writes() -> None:
     values = {"changed": b"0", "gone": b"0", "more": b"1", "same": b'{"a":1}', "new": None}
     stored = {key: Entry(value) for key, value in values.items()}
     assert buffer.overlay("g", stored) == {"new": 1, "changed": 2, "more": 6, "same": {"a": 1}}
-    assert buffer.own_keys("g") == (["new", "changed", "more"], ["gone", "never"])
+    assert buffer.own_keys("g") == (["new", "changed", "gone", "never", "more"], ["gone", "never"])
 
 
 def test_an_event_has_its_key_its_headers_and_an_id_of_its_own() -> None:

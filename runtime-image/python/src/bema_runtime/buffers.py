@@ -168,7 +168,8 @@ class Buffer:
         with self._lock:
             own = [effect for effect in self._writes.values() if effect.group == group]
         gone = [effect.key for effect in own if isinstance(effect, DeleteState)]
-        return [effect.key for effect in own if not isinstance(effect, DeleteState)], gone
+        # Removed ones keep their place: a page's cursor is one
+        return [effect.key for effect in own], gone
 
     def overlay(self, group: str, stored: Mapping[str, Entry]) -> dict[str, Any]:
         """Entries of a group with the run's own writes laid over; new keys come last."""

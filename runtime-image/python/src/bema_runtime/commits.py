@@ -31,6 +31,9 @@ TTL = "Nats-TTL"
 _MARKER_TTL = {Kind.API: "10m", Kind.CRON: "168h"}
 """How long a marker is kept; one of an event is kept until every subscriber's floor has passed it."""
 
+MAX_CHANGE_BYTES = 16 * 1024
+"""More than a change of the state says beside the values, which may be as large as a payload."""
+
 MAX_HISTORY_BYTES = 64 * 1024
 """More than the headers of a retry or a dead letter ever have."""
 

@@ -45,9 +45,19 @@ class Condition:
         return self.schema is None or self.schema.is_valid(orjson.loads(data) if data else None)
 
 
-def of(schema: Mapping[str, Any], written: Any) -> Condition:
-    """The condition of a trigger: the function that its author wrote, else the schema of the Binding."""
+def of(schema: Mapping[str, Any], written: Any, *, where: str) -> Condition:
+    """The condition of a trigger: the function that its author wrote, else the schema of the Binding. Raises
+    `StepInvalid` where a function is to decide and there is none: nothing would be left out."""
     if not callable(written) or handlers.is_model(written):
-        return Condition(None, 0, jsonschema_rs.Draft202012Validator(dict(schema)))
+        if schema.get("$comment") == handlers.FUNCTION:
+            raise errors.StepInvalid(
+                f"{where}: its condition is decided by a function in the code: expected the same trigger in `config`, "
+                "found none; apply the Step's manifest and its code together"
+            )
+        try:
+            return Condition(None, 0, jsonschema_rs.Draft202012Validator(dict(schema)))
+        except (jsonschema_rs.ValidationError, ValueError) as error:
+            raise errors.StepInvalid(f"{where}: condition: expected a JSON Schema, found {error}") from error
     parameters = inspect.signature(written).parameters.values()
-    return Condition(written, sum(item.kind is not item.KEYWORD_ONLY for item in parameters), None)
+    positional = sum(item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD) for item in parameters)
+    return Condition(written, min(positional, 2), None)

@@ -378,4 +378,10 @@ class SyncContext(_Base):
         self._invoke.deadline = self._state._wait(self._inner._ask("heartbeat"))
 
     def match(self, branches: Mapping[str, Callable[[Any], Any]]) -> Any:
-        return self._branch(branches)(self._input)
+        result = self._branch(branches)(self._input)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise errors.NonRetryable(
+                f"{self.step}: ctx.match: expected a plain function beside a plain handler, found an `async def`"
+            )
+        return result

@@ -326,6 +326,10 @@ class Engine:
             text = f"expected at most {largest} bytes of data, found {len(run.data)}; send a reference instead"
             self._settler.give_up(run, "PayloadTooLarge", {"type": "PayloadTooLarge", "message": text})
             return
+        if not (run.binding.states if run.kind is Kind.STATE else run.binding.events):
+            text = f"expected a Step with a trigger of kind {run.kind}, found none: it was edited since this was sent"
+            self._settler.give_up(run, "NotHeard", {"type": "NotHeard", "message": text})
+            return
         if run.depth > run.binding.limits.depth:
             text = (
                 f"expected at most {run.binding.limits.depth} changes to watched groups that cause each other, found "

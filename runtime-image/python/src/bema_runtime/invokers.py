@@ -263,7 +263,11 @@ def _load(binding: Binding) -> _Entry:
         },
         topics={emit.topic: payloads.checker(emit.schema_) if emit.schema_ else None for emit in binding.emits},
         conditions={
-            bound.trigger: conditions.of(bound.condition, _member(handler, bound).get("condition"))
+            bound.trigger: conditions.of(
+                bound.condition,
+                _member(handler, bound).get("condition"),
+                where=f"{handler.file}: triggers[{bound.trigger}]",
+            )
             for bound in _bounds(binding)
             if bound.condition is not None
         },

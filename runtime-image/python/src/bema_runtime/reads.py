@@ -100,7 +100,9 @@ class StateReader:
             entries[key] = Entry(stored.data, stored.sequence)
             last = stored.sequence
         for place, key in enumerate(page.own[page.shown :], start=page.shown):
-            if key in entries or not key.startswith(page.prefix) or not await self._is_new(run, group, key, page):
+            if key in entries or key in page.gone or not key.startswith(page.prefix):
+                continue
+            if not await self._is_new(run, group, key, page):
                 continue
             if len(entries) == page.limit:
                 return list(entries.items()), f"{last}.{place}"

@@ -155,7 +155,9 @@ class Run:
 
     @property
     def timeout(self) -> float:
-        return self.unit.binding.timeout_seconds[self.kind]
+        found = self.unit.binding.timeout_seconds
+        # An attempt may be of a kind that the Step is not started by any more
+        return found.get(self.kind) or max(found.values())
 
     @property
     def log_fields(self) -> dict[str, object]:

@@ -232,7 +232,8 @@ class Settler:
 
     def largest(self, unit: Unit) -> int:
         """Bytes of an event's data that a retry and a dead letter can carry beside their headers."""
-        return min(unit.binding.limits.payload_bytes, self._connection.max_payload - commits.MAX_HISTORY_BYTES)
+        more = commits.MAX_CHANGE_BYTES if unit.binding.states else 0
+        return min(unit.binding.limits.payload_bytes + more, self._connection.max_payload - commits.MAX_HISTORY_BYTES)
 
 
 def next_action(run: Run, failure: frames.Failure) -> retries.Retry | retries.GiveUp:

@@ -20,6 +20,8 @@ class Running:
     """Method and URL."""
     topics: Sequence[str] = ()
     schedules: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    """Groups of the state that it watches."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,4 +124,5 @@ def running(found: Found, url: str | None) -> events.Running:
         endpoints=[(api.method.value, f"{url}{triggers.normal_path(api.path)}") for api in spec.apis],
         topics=[topic for event in spec.events for topic in event.topics],
         schedules=[f"{cron.schedule} ({cron.time_zone})" for cron in spec.crons],
+        groups=[state.group for state in spec.states],
     )

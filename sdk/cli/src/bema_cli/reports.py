@@ -87,7 +87,9 @@ def _overview(ready: events.Ready, *, framed: bool) -> RenderableType:
             table.add_row(Text("event", "bold magenta"), Text(topic), Text(f"→ {step.name}", "green"))
         for schedule in step.schedules:
             table.add_row(Text("cron", "bold yellow"), Text(schedule), Text(f"→ {step.name}", "green"))
-        if not (step.endpoints or step.topics or step.schedules):
+        for group in step.groups:
+            table.add_row(Text("state", "bold blue"), Text(group), Text(f"→ {step.name}", "green"))
+        if not (step.endpoints or step.topics or step.schedules or step.groups):
             table.add_row(Text("noop", "dim"), Text(step.name, "dim"), Text(""))
     foot = Text(f"metrics {ready.metrics}   nats {ready.nats}", "dim")
     title = f"bema dev: {ready.app} is ready ({ready.seconds:.1f} s)"

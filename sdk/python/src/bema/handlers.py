@@ -260,7 +260,12 @@ def _plain_trigger(handler: Handler, trigger: Any) -> Any:
 def _check_condition(handler: Handler, condition: Callable[..., Any]) -> None:
     """Raises `StepInvalid` for a function that cannot be called with input and context, or that nobody would await."""
     parameters = inspect.signature(condition).parameters.values()
-    required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    required = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
     if len(required) > 2:
         found = ", ".join(required)
         raise errors.StepInvalid(f"{handler.file}: expected a condition(input, ctx), found one of ({found})")

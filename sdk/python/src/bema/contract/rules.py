@@ -62,7 +62,7 @@ _IS_PLAIN_PATH = "!" + _matches("path", steps.OUTSIDE_PATTERN)
 _PATH_MESSAGE = "expected a path below the app's folder"
 
 _HAS_TRIGGERS = "has(self.triggers) && size(self.triggers) > 0"
-_HEARS = "has({0}.triggers) && {0}.triggers.exists(trigger, has(trigger.event))"
+_HEARS = "has({0}.triggers) && {0}.triggers.exists(trigger, has(trigger.event) || has(trigger.state))"
 
 ROOT: tuple[Rule, ...] = (
     Rule(

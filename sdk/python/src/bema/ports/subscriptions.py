@@ -22,6 +22,7 @@ async def ensure(js: JetStream, binding: Binding) -> None:
     leave last: while both are there, no event of a topic that moves is without a hearer."""
     stream, main = binding.stream.name, binding.consumer
     if main is None:
+        await let_go(js, stream, binding.step)
         return
     if binding.ordered is not None:
         start = await _start_of_moved(js, binding, main)
@@ -53,7 +54,16 @@ async def _start_of_moved(js: JetStream, binding: Binding, main: Consumer) -> in
         return None
     heard = {names.event_filter(binding.root, topic) for event in binding.events for topic in event.topics}
     moved = heard & set(admin.filters(found["config"])) - set(main.filter_subjects)
-    return _floor(found, last) if moved else None
+    if moved:
+        return _floor(found, last)
+    # A topic that a Step hears from today on begins today, in order or not
+    return None if await _has_partitions(js, binding) else last + 1
+
+
+async def _has_partitions(js: JetStream, binding: Binding) -> bool:
+    durables = [consumer.durable for consumer in binding.ordered.consumers] if binding.ordered else []
+    found = [await admin.consumer_info(js, binding.stream.name, durable) for durable in durables]
+    return any(info is not None for info in found)
 
 
 async def _take_back(js: JetStream, binding: Binding, main: Consumer) -> None:
