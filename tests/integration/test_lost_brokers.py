@@ -79,10 +79,10 @@ async def test_a_run_in_hand_is_not_settled_in_the_new_stream(
     # Another event takes the sequence of the one in hand, and is in the hands of somebody else
     for _ in range(sequence):
         await app.emit("order", {"until": "nowhere", "new": True})
-    held = await Place(app.js, app.stream).pull("slow", sequence, seconds=1)
+    held = await Place(app.js, app.stream).pull("slow", sequence, seconds=10)
     assert len(held) == sequence
     gate.unlink()
-    assert await app.worker.wait_exit(20) == EXIT_REPLACED
+    assert await app.worker.wait_exit(60) == EXIT_REPLACED
     assert "was made anew" in app.worker.output
     assert (await admin.consumer_states(app.js, app.stream))["slow"].unacked == sequence
     assert await app.state("orders", "last") is None
@@ -102,7 +102,7 @@ async def test_what_follows_in_the_new_stream_has_ids_of_its_own(
         if len(runs) == 1:
             empty(nats)
             await make_anew(app, nats)
-            assert await app.worker.wait_exit(20) == EXIT_REPLACED
+            assert await app.worker.wait_exit(60) == EXIT_REPLACED
             await app.spawn().wait_ready()
     assert len(set(runs)) == 2
 
