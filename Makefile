@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 DISTRIBUTIONS := sdk/python runtime-image/python operator sdk/cli
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo dev test check unit integration e2e chaos mutants gen bench images cluster-up cluster-down demo-cluster clean
+.PHONY: help setup demo dev test check unit integration facts e2e chaos mutants gen bench images cluster-up cluster-down demo-cluster clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -34,7 +34,7 @@ test: setup ## Run every tier; ends with a line of counts
 check: setup ## Formatting, lint, types, imports, generated files
 	@$(BIN)/python -m tools.tiers check
 
-unit integration e2e: setup ## One tier of the tests
+unit integration facts e2e: setup ## One tier of the tests
 	@$(BIN)/python -m tools.tiers $@
 
 chaos: setup ## Break everything around a bank, 20,000 runs a time: ARGS="--seed 7 --kind R3" repeats

@@ -115,7 +115,9 @@ def _in_ci() -> bool:
 TIERS: dict[str, Callable[[], Result]] = {
     "check": check,
     "unit": lambda: tests("unit"),
-    "integration": lambda: tests("integration", "-n", "2"),  # most of their time is waiting
+    # Most of the time of these two is waiting
+    "integration": lambda: tests("integration", "-n", "3"),
+    "facts": lambda: tests("facts", "-n", "3"),
     "bench": bench,
     "chaos": lambda: tests("chaos", "-n", "2", "-rP"),  # what was counted is worth seeing when all is well, too
     "e2e": e2e,

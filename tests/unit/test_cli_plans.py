@@ -121,6 +121,7 @@ def test_a_step_is_shown_with_what_starts_it() -> None:
             {"api": {"method": "PUT", "path": "/a/:id"}},
             {"event": {"topics": ["x", "y"]}},
             {"cron": {"schedule": "@daily", "timeZone": "Europe/Paris"}},
+            {"state": {"group": "orders"}},
         ],
     )
     assert plans.running(found, "http://127.0.0.1:3000") == events.Running(
@@ -129,4 +130,5 @@ def test_a_step_is_shown_with_what_starts_it() -> None:
         endpoints=[("PUT", "http://127.0.0.1:3000/a/{id}")],
         topics=["x", "y"],
         schedules=["@daily (Europe/Paris)"],
+        groups=["orders"],
     )

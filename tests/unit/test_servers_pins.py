@@ -21,5 +21,5 @@ def test_the_minimum_is_tested_and_so_is_one_before() -> None:
 
 
 def test_the_docs_name_each_version_and_each_file_of_facts() -> None:
-    files = sorted((ROOT / "tests/integration/facts").glob("test_*.py"))
+    files = sorted((ROOT / "tests/facts").glob("test_*.py"))
     assert [name for name in (*servers.VERSIONS, *(file.name for file in files)) if name not in DOCS] == []
