@@ -129,6 +129,7 @@ def test_a_folder_that_takes_no_workspace_is_said(tmp_path: Path) -> None:
 def test_an_interrupt_while_it_is_still_importing_is_quiet() -> None:
     code = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Slow:
     def find_spec(self, name, path=None, target=None):
         if name == "typer":
