@@ -97,17 +97,19 @@ class Proxy:
             return
         silent = asyncio.Event()
         down = asyncio.create_task(self._down(up_reader, writer, silent))
+        ends = (writer, up_writer)
         try:
             await self._up(reader, up_writer, silent)
         except (OSError, asyncio.CancelledError):
-            pass
+            for end in ends:
+                end.transport.abort()
         finally:
+            # Closed before anything is waited for: a second cancellation must not leave one open
             down.cancel()
-            await asyncio.gather(down, return_exceptions=True)
-            for end in (writer, up_writer):
+            for end in ends:
                 end.close()
-                with contextlib.suppress(OSError, asyncio.CancelledError):
-                    await end.wait_closed()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await asyncio.gather(down, *(end.wait_closed() for end in ends), return_exceptions=True)
             self._tasks.discard(task)
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event) -> None:
