@@ -185,7 +185,7 @@ def _common() -> dict[str, Strategy]:
         "retry": retries(),
         "timeoutSeconds": seconds,
         "concurrency": st.integers(1, 1024),
-        "maxInFlight": st.integers(1, 100_000),
+        "maxInFlight": st.integers(400, 100_000),
         "isolation": st.sampled_from(["Thread", "Process"]),
         "scaling": scalings(),
         "replicas": st.integers(0, 1000),
