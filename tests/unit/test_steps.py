@@ -294,7 +294,7 @@ def test_topics_by_name_alone_are_objects_once_parsed() -> None:
 def test_a_batch_is_the_only_trigger_of_its_step() -> None:
     batch = {"event": {"topics": ["clicks"], "batch": {}}}
     assert steps.parse_spec(config(batch), where="a_step.py").events[0].batch is not None
-    with pytest.raises(errors.StepInvalid, match=r"expected maxInFlight to be at least the size of a batch, .*found 99"):
+    with pytest.raises(errors.StepInvalid, match="maxInFlight to be at least the size of a batch"):
         steps.parse_spec(config(batch, maxInFlight=99), where="a_step.py")
     with pytest.raises(errors.StepInvalid, match="expected a trigger with a batch to be the only one of its Step"):
         steps.parse_spec(config(batch, EVENT), where="a_step.py")
