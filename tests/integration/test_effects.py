@@ -7,6 +7,7 @@ import json
 import time
 
 from bema.contract import names
+from bema.ports.jetstream import Outgoing
 from tests.support import waits
 
 ONCE = """
@@ -307,3 +308,55 @@ async def handler(data, ctx):
     await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
     assert await _timers(app) == []
     assert time.time() - began < 30
+
+
+SHRINKING = """
+config = {"triggers": [{"event": {"topics": ["do"]}}]}
+async def handler(data, ctx):
+    seen, cursor = [], None
+    for key in "abc":
+        await ctx.state.set("g", key, key)
+    while True:
+        page = await ctx.state.list("g", limit=1, cursor=cursor)
+        for item in page:
+            seen.append(item.key)
+            await ctx.state.delete("g", item.key)
+        cursor = page.cursor
+        if cursor is None:
+            break
+    await ctx.state.set("result", "seen", seen)
+"""
+
+
+async def test_pages_skip_nothing_while_their_entries_are_removed(start_app) -> None:
+    app = await start_app({"steps/shrinking_step.py": SHRINKING})
+    await app.emit("do", 1)
+    await app.wait_state("result", "seen", ["a", "b", "c"])
+
+
+UNAWAITED = """
+async def branch(data):
+    raise AssertionError("nobody awaits this")
+config = {"triggers": [{"event": {"topics": ["do"]}}]}
+def handler(data, ctx):
+    return ctx.match({"do": branch})
+"""
+
+
+async def test_a_branch_that_nobody_would_await_fails_its_run(start_app) -> None:
+    app = await start_app({"steps/unawaited_step.py": UNAWAITED})
+    await app.emit("do", 1)
+    [letter] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
+    assert letter.headers["Bema-Reason"] == "NonRetryable"
+    assert "expected a plain function beside a plain handler" in letter.headers["Bema-Errors"]
+
+
+async def test_an_attempt_of_a_kind_that_the_step_is_not_started_by_is_a_dead_letter(start_app) -> None:
+    app = await start_app({"steps/unawaited_step.py": UNAWAITED})
+    headers = {"Bema-Kind": "state", "Bema-Run": "r1", "Bema-Attempt": "2", "ce-id": "c1", "ce-type": "state.changed"}
+    data = b'{"group":"g","key":"k","type":"created","old":null,"new":1}'
+    await app.js.publish(Outgoing(names.retry(app.root, "unawaited", "r1"), data, headers))
+    [letter] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
+    assert letter.headers["Bema-Reason"] == "NotHeard"
+    assert "expected a Step with a trigger of kind state, found none" in letter.headers["Bema-Errors"]
+    await app.wait_idle()

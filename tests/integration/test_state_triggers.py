@@ -146,3 +146,24 @@ async def test_a_step_that_watches_nothing_any_more_is_not_told(start_app) -> No
     await app.emit("write", [["counter", "a", "set", 2]])
     await app.wait_state("counter", "a", 2)
     assert len(await app.messages(names.changes(app.root))) == 1
+
+
+LARGE = """
+config = {"triggers": [{"event": {"topics": ["large"]}}]}
+async def handler(data, ctx):
+    for letter in "ab":
+        await ctx.state.set("blobs", letter, letter * (768 * 1024 - 2))
+"""
+SIZES = """
+config = {"triggers": [{"state": {"group": "blobs"}}]}
+async def handler(change, ctx):
+    await ctx.state.set("sizes", change.key, len(change.new))
+"""
+
+
+async def test_the_largest_value_that_the_state_takes_is_told(start_app) -> None:
+    app = await start_app({"steps/large_step.py": LARGE, "steps/sizes_step.py": SIZES})
+    await app.emit("large", 1)
+    for key in ("a", "b"):
+        await app.wait_state("sizes", key, 768 * 1024 - 2)
+    assert await app.dead_letters() == []

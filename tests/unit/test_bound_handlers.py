@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bema import handlers
 from bema.contract import errors
 from bema_runtime import invokers
 from tests.support import units
@@ -75,3 +76,22 @@ def test_a_schema_of_the_spec_counts_where_the_code_has_none(load: Load) -> None
 def test_code_without_a_handler_is_refused(load: Load) -> None:
     with pytest.raises(errors.StepInvalid, match=r"^pay\.py: expected a function named `handler`, found none$"):
         load("x = 1\n", EVENT)
+
+
+def test_a_condition_that_the_code_lacks_lets_nothing_through(load: Load) -> None:
+    decided = {"event": {"topics": ["edited"], "condition": {"$comment": handlers.FUNCTION}}}
+    with pytest.raises(errors.StepInvalid, match="decided by a function in the code: expected the same trigger"):
+        load(MODEL + CONFIG + HANDLER, decided)
+
+
+def test_a_condition_that_is_no_schema_is_refused(load: Load) -> None:
+    with pytest.raises(errors.StepInvalid, match="condition: expected a JSON Schema"):
+        load(HANDLER, {"event": {"topics": ["a"], "condition": {"type": "objct"}}})
+
+
+async def test_a_model_for_a_condition_is_a_schema(load: Load) -> None:
+    config = 'config = {"triggers": [{"event": {"topics": ["a"], "condition": Order}}]}\n'
+    schema = {"type": "object", "required": ["id"]}
+    condition = load(MODEL + config + HANDLER, {"event": {"topics": ["a"], "condition": schema}}).conditions[0]
+    assert await condition.holds(b'{"id": "1"}', None, None)
+    assert not await condition.holds(b"{}", None, None)
