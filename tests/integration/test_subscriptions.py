@@ -222,3 +222,42 @@ async def test_a_step_that_hears_no_events_any_more_keeps_only_consumers_that_ho
     kept = names.durable("work", names.partition("ann", bindings.PARTITIONS))
     assert len(removed) == 8
     assert set(await admin.consumer_states(js, binding.stream.name)) == {kept}
+
+
+async def test_a_step_that_hears_nothing_any_more_lets_go_of_what_is_empty(js: JetStream) -> None:
+    hears = bound(ORDERED, {"state": {"group": "g"}})
+    await admin.ensure_stream(js, hears.stream)
+    await subscriptions.ensure(js, hears)
+    assert len(await admin.consumer_states(js, hears.stream.name)) == 9
+    await subscriptions.ensure(js, bound({"api": {"path": "/a"}}))
+    assert await admin.consumer_states(js, hears.stream.name) == {}
+    watch = await js.get_last(hears.stream.name, names.watch(hears.root, "work"))
+    assert watch is not None
+    assert watch.data == b'{"groups": []}'
+
+
+async def test_a_topic_that_is_heard_in_order_from_today_on_begins_today(js: JetStream) -> None:
+    other = bound({"event": {"topics": ["other"]}})
+    await admin.ensure_stream(js, other.stream)
+    await subscriptions.ensure(js, other)
+    await publish(js, other, 20)
+    both = bound({"event": {"topics": ["other"]}}, ORDERED)
+    later = both.model_copy(
+        update={
+            "ordered": both.ordered.model_copy(
+                update={
+                    "consumers": [
+                        consumer.model_copy(update={"deliver_from": "Beginning"}) for consumer in both.ordered.consumers
+                    ]
+                }
+            )
+            if both.ordered
+            else None
+        }
+    )
+    await subscriptions.ensure(js, later)
+    states = await admin.consumer_states(js, other.stream.name)
+    assert sum(state.backlog for state in states.values()) == 0
+    await publish(js, other, 5, first=20)
+    states = await admin.consumer_states(js, other.stream.name)
+    assert sum(state.backlog for state in states.values()) == 5
