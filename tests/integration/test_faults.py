@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from bema.contract import names
 from bema.ports import admin
+from bema.ports.jetstream import Outgoing
 from tests.support import waits
 from tests.support.brokers import NatsServer
 from tests.support.proxies import Proxy
@@ -275,3 +277,21 @@ async def test_a_poison_event_cannot_loop(start_app) -> None:
     assert letter.headers["Bema-Reason"] == "Invalid"
     assert json.loads(letter.headers["Bema-Errors"])[0]["attempt"] == 1
     await app.wait_idle()
+
+
+async def test_a_retry_that_comes_before_its_timer_is_gone_is_made(start_app) -> None:
+    """The broker stores what a timer sends, and removes the timer a moment later."""
+    app = await start_app({"steps/add_step.py": ADD_ONCE})
+    timer = {"Nats-Schedule": "@at 2100-01-01T00:00:00Z", "Nats-Schedule-Target": names.retry(app.root, "add", "r1")}
+    await app.js.publish(Outgoing(names.retry_timer(app.root, "add", "r1"), b"1", timer))
+    headers = {"Bema-Run": "r1", "Bema-Attempt": "2", "ce-id": "e1", "ce-type": "add"}
+    await app.js.publish(Outgoing(names.retry(app.root, "add", "r1"), b"1", headers))
+    await app.wait_state("sum", "n", 1)
+
+
+ADD_ONCE = """
+config = {"triggers": [{"event": {"topics": ["add"]}}]}
+async def handler(data, ctx):
+    assert ctx.attempt == 2
+    await ctx.state.increment("sum", "n", data)
+"""

@@ -365,7 +365,9 @@ class Engine:
             except errors.BrokerError:
                 await asyncio.sleep(0.1)
                 continue
-            return any(stored is not None and stored.sequence != own for stored in found)
+            marker, *attempts = found
+            # An older timer is the one that has sent this very message, and is about to be removed
+            return marker is not None or any(stored is not None and stored.sequence > own for stored in attempts)
 
     # Invoking
 
