@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from tests.chaos import banks
@@ -16,7 +17,7 @@ PATIENCE = 90.0
 """Seconds that anything may take on a busy machine."""
 
 
-class Place:
+class Place(ABC):
     """What all worlds have in common."""
 
     reader: Reader
@@ -30,16 +31,17 @@ class Place:
         self.recorder.add("plan", "driver", **plan)
 
     @property
+    @abstractmethod
     def urls(self) -> list[str]:
         """Where its brokers are now."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def contents(self) -> Contents:
-        raise NotImplementedError
+        """All that the broker holds."""
 
+    @abstractmethod
     def explain(self) -> str:
         """The ends of all logs."""
-        raise NotImplementedError
 
     async def busy(self, pid: int | None = None) -> None:
         """Until a handler was begun just now, in a process or in any."""

@@ -12,7 +12,6 @@ import pytest
 
 from bema.contract import bindings, errors
 from bema.contract.bindings import Broker, Installation, Owner
-from bema.ports import admin
 from tests.support import clusters, waits
 from tests.support.brokers import NatsServer
 from tests.support.clusters import Cluster
@@ -150,18 +149,7 @@ async def _resize(app: App, replicas: int) -> None:
     """As the operator does when its installation's replicas are another number."""
     installation = Installation(broker=Broker(urls=app.nats_urls), replicas=replicas)
     stream = bindings.app_stream(Owner(namespace=NAMESPACE), installation)
-
-    async def ensured() -> bool:
-        try:
-            await admin.ensure_stream(app.js, stream)
-            for binding in app.bindings:
-                if binding.consumer is not None:
-                    await admin.ensure_consumer(app.js, app.stream, binding.consumer)
-        except errors.BrokerUnavailable:
-            return False
-        return True
-
-    await waits.until(ensured, f"{replicas} replicas accepted", timeout=60)
+    await app.wait_ensured(stream, f"{replicas} replicas accepted", timeout=60)
 
 
 async def _spread_over(app: App, replicas: int) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from bema.contract import bindings, errors, names
+from bema.contract import bindings, names
 from bema.contract.bindings import Broker, Installation, Owner
 from bema.ports import admin
 from bema.ports.jetstream import Outgoing
@@ -48,18 +48,7 @@ def empty(nats: NatsServer) -> None:
 async def make_anew(app: App, nats: NatsServer) -> None:
     """As the operator does, or `bema dev`."""
     stream = bindings.app_stream(Owner(namespace=NAMESPACE), Installation(broker=Broker(urls=[nats.url])))
-
-    async def made() -> bool:
-        try:
-            await admin.ensure_stream(app.js, stream)
-            for binding in app.bindings:
-                if binding.consumer is not None:
-                    await admin.ensure_consumer(app.js, app.stream, binding.consumer)
-        except errors.BrokerUnavailable:
-            return False
-        return True
-
-    await waits.until(made, "the stream made anew")
+    await app.wait_ensured(stream, "the stream made anew")
 
 
 @pytest.mark.parametrize("writes", [False, True], ids=["without effects", "with effects"])

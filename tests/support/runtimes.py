@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bema import handlers
-from bema.contract import bindings, envelopes, names
-from bema.contract.bindings import Binding, Broker, Installation, Listen, Owner
+from bema.contract import bindings, envelopes, errors, names
+from bema.contract.bindings import AppStream, Binding, Broker, Installation, Listen, Owner
 from bema.contract.steps import Isolation, Step
 from bema.ports import admin, connections, subscriptions
 from bema.ports.jetstream import JetStream, Outgoing, Stored
@@ -71,14 +71,30 @@ class App:
             spec = spec.model_copy(update={"deliver_from": deliver_from, "isolation": isolation or spec.isolation})
             if spec.code is not None:
                 self.bindings.append(bindings.bind(Step(name=handler.name, spec=spec), owner, installation))
-        await admin.ensure_stream(self.js, bindings.app_stream(owner, installation))
-        for binding in self.bindings:
-            await subscriptions.ensure(self.js, binding)
+        await self.ensure(bindings.app_stream(owner, installation))
         for _ in range(workers):
             self.spawn(only=only)
         if wait:
             for worker in self.workers:
                 await worker.wait_ready()
+
+    async def ensure(self, stream: AppStream) -> None:
+        """Make the stream and the consumers, or bring them up to date, as the operator and `bema dev` do."""
+        await admin.ensure_stream(self.js, stream)
+        for binding in self.bindings:
+            await subscriptions.ensure(self.js, binding)
+
+    async def wait_ensured(self, stream: AppStream, what: str, *, timeout: float = 20) -> None:
+        """The same, as soon as the broker is there for it."""
+
+        async def ensured() -> bool:
+            try:
+                await self.ensure(stream)
+            except errors.BrokerUnavailable:
+                return False
+            return True
+
+        await waits.until(ensured, what, timeout=timeout)
 
     def spawn(
         self,

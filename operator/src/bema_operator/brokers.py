@@ -70,8 +70,6 @@ class Broker:
         self._streams: dict[str, str] = {}
         self._created: dict[str, str] = {}
         """When the streams were made."""
-        self._seen: set[str] = set()
-        """Streams that were there once."""
         self._away = 0
         """Seconds since the broker was last there."""
         self._locks: dict[str, asyncio.Lock] = {}
@@ -149,34 +147,23 @@ class Broker:
     async def _ensure(self, binding: Binding, adopt: str) -> None:
         js = self._connected()
         await self._ensure_stream(js, binding.stream, adopt)
-        if binding.consumer is not None:
-            await subscriptions.ensure(js, binding)
-        else:
-            await self._let_go(js, binding.stream.name, binding.step)
+        _say_removed(binding.stream.name, await subscriptions.ensure(js, binding))
 
     async def release(self, key: Key) -> None:
         """The Step has become a noop."""
         held = self._held.pop(key, None)
         if held is not None and held.durables and self._js is not None:
             with contextlib.suppress(errors.BrokerError):
-                await self._let_go(self._js, held.stream, key.name)
-
-    async def _let_go(self, js: JetStream, stream: str, step: str) -> None:
-        for durable in await subscriptions.let_go(js, stream, step):
-            log.info("Removed the consumer %s of a Step that hears no events", durable, extra={"stream": stream})
+                _say_removed(held.stream, await subscriptions.let_go(self._js, held.stream, key.name))
 
     async def _ensure_stream(self, js: JetStream, stream: AppStream, adopt: str) -> None:
         """Once for all Steps of an app."""
         wanted = stream.model_dump_json()
         async with self._locks.setdefault(stream.name, asyncio.Lock()):
             if self._streams.get(stream.name) != wanted:
-                made = await admin.ensure_stream(js, stream, adopt=adopt)
-                if made and stream.name in self._seen:
-                    log.warning("The app's stream %s was gone and was made anew: what it held is lost", stream.name)
-                elif made:
+                if await admin.ensure_stream(js, stream, adopt=adopt):
                     log.info("Made the app's stream %s", stream.name)
                 self._created[stream.name] = await admin.stream_created(js, stream.name)
-                self._seen.add(stream.name)
                 self._streams[stream.name] = wanted
 
     def forget(self, key: Key) -> None:
@@ -278,6 +265,11 @@ class Broker:
 def _digest(binding: Binding) -> str:
     consumers = "".join(consumer.model_dump_json() for consumer in binding.consumers)
     return hashlib.sha256(f"{binding.stream.model_dump_json()}{consumers}".encode()).hexdigest()
+
+
+def _say_removed(stream: str, durables: Sequence[str]) -> None:
+    for durable in durables:
+        log.info("Removed the consumer %s of a Step that hears no events", durable, extra={"stream": stream})
 
 
 def _app(stream: str, metadata: Mapping[str, str], state: StreamState) -> App:

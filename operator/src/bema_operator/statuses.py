@@ -190,9 +190,11 @@ def _workload(facts: Facts) -> Verdict:
 
 def _waiting(facts: Facts) -> str:
     """What becomes of the Step's triggers meanwhile."""
-    words = [", events wait" if facts.spec and facts.spec.events else ""]
-    words.append(", requests are not answered" if facts.spec and facts.spec.apis else "")
-    return "".join(words)
+    if facts.spec is None:
+        return ""
+    events = ", events wait" if facts.spec.events else ""
+    requests = ", requests are not answered" if facts.spec.apis else ""
+    return events + requests
 
 
 def _cron(suspended: bool) -> Verdict:

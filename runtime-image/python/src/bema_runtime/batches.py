@@ -34,7 +34,6 @@ _SERVERS = "nats-"
 
 Found = Mapping[str, Stored]
 
-
 MAX_MESSAGES = 1000
 """Messages that the server takes in one batch."""
 
@@ -75,7 +74,8 @@ def messages(
     commit: Commit, found: Found, *, now: float, watched: frozenset[str] = frozenset(), skew: float = 0.0
 ) -> list[Outgoing]:
     """The batch as of now. `found` holds the last message of each subject in `commit.needs`, and of the keys in the
-    `watched` groups, whose changes are told. Raises `EffectRefused` for a change that does not fit what was found."""
+    `watched` groups, whose changes are told. `skew`: see `expiry`. Raises `EffectRefused` for a change that does not
+    fit what was found."""
     batch = [commits.marker(run, commit.outcome, now) for run in commit.run.members]
     changed = 0
     for effect in commit.effects:

@@ -90,6 +90,11 @@ def parse_data(text: str) -> bytes:
     return data
 
 
+def now() -> str:
+    """The time of day, RFC 3339 in UTC, with milliseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def new_event(target: Target, topic: str, data: bytes, *, key: str | None, headers: Mapping[str, str]) -> Event:
     """An event from outside, at the start of a trace. Raises `ReservedHeader` or `NameInvalid`."""
     envelopes.check_headers(headers)
@@ -100,7 +105,7 @@ def new_event(target: Target, topic: str, data: bytes, *, key: str | None, heade
         id=names.new_id(time.time_ns() // 1_000_000, secrets.randbits(80)),
         topic=topic,
         source=_source(target.app),
-        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        time=now(),
         data=data,
         key=key,
         trace_parent=f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",

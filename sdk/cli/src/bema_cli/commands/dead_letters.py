@@ -94,8 +94,7 @@ def dlq_edit(
                 letter = await _find(js, target, run)
                 if dry_run:
                     return letter.size
-                now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-                await dead_letters.edit(js, target.place, letter, body, now=now)
+                await dead_letters.edit(js, target.place, letter, body, now=apps.now())
                 return letter.size
 
         before = asyncio.run(change())

@@ -17,13 +17,13 @@ from bema.ports.admin import ConsumerState
 from bema.ports.jetstream import ROLLUP, JetStream, Outgoing
 
 
-async def ensure(js: JetStream, binding: Binding) -> None:
-    """Make all consumers of a Step that hears events, or bring them up to date. Those of partitions come first and
-    leave last: while both are there, no event of a topic that moves is without a hearer."""
+async def ensure(js: JetStream, binding: Binding) -> list[str]:
+    """Make all consumers of a Step that hears events, or bring them up to date; let go of those of one that hears none,
+    and return the names of those removed. Those of partitions come first and leave last: while both are there, no
+    event of a topic that moves is without a hearer."""
     stream, main = binding.stream.name, binding.consumer
     if main is None:
-        await let_go(js, stream, binding.step)
-        return
+        return await let_go(js, stream, binding.step)
     if binding.ordered is not None:
         start = await _start_of_moved(js, binding, main)
         for consumer in binding.ordered.consumers:
@@ -32,6 +32,7 @@ async def ensure(js: JetStream, binding: Binding) -> None:
     await _watch(js, binding)
     if binding.ordered is None:
         await _take_back(js, binding, main)
+    return []
 
 
 async def _watch(js: JetStream, binding: Binding) -> None:
