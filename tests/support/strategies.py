@@ -6,6 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from bema.contract.triggers import FUNCTION
+
 Strategy = st.SearchStrategy[Any]
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -57,7 +59,7 @@ def crons() -> Strategy:
         timeZone=st.sampled_from(["Europe/Paris", "Etc/UTC", "America/Argentina/Buenos_Aires", "Etc/GMT+3"]),
         overlap=st.sampled_from(["Skip", "Allow", "Replace"]),
         startingDeadlineSeconds=st.integers(10, 10_000),
-        condition=opaque,
+        condition=st.just({"$comment": FUNCTION}),
     )
 
 

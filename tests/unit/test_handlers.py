@@ -16,6 +16,9 @@ from bema.contract import errors
 Load = Callable[..., handlers.Handler]
 FILE = "steps/pay_step.py"
 CONFIG = 'config = {"triggers": [{"event": {"topics": ["a"]}}]}\n'
+STATE = 'config = {"triggers": [{"state": {"group": "orders"}}]}\n'
+MODEL = "from pydantic import BaseModel\nclass Order(BaseModel):\n    id: str\n"
+BATCH = 'config = {"triggers": [{"event": {"topics": ["a"], "batch": {}}}]}\n'
 API = 'config = {"triggers": [{"api": {"method": "POST", "path": "/x"}}]}\n'
 
 
@@ -44,6 +47,16 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
             + "async def handler(body: Order, ctx): ...\n",
             f"{FILE}: expected handler(request: Request[Order], ctx) for api triggers, found an input of type Order",
             id="an api handler that takes the body instead of the request",
+        ),
+        pytest.param(
+            "from bema import Request\n" + CONFIG + "async def handler(request: Request, ctx): ...\n",
+            f"{FILE}: expected handler(input, ctx) for triggers other than api, found an input of type Request",
+            id="a request where none comes",
+        ),
+        pytest.param(
+            MODEL + STATE + "async def handler(order: Order, ctx): ...\n",
+            f"{FILE}: expected handler(change: StateChange, ctx) for state triggers, found an input of type Order",
+            id="a state handler that takes the value instead of the change",
         ),
         pytest.param(
             CONFIG + "async def handler(data, *, c): ...\n",
@@ -205,7 +218,6 @@ def test_what_a_handler_takes(load: Load, text: str, takes: int, is_async: bool)
     assert (found.takes, found.is_async) == (takes, is_async)
 
 
-MODEL = "from pydantic import BaseModel\nclass Order(BaseModel):\n    id: str\n"
 SCHEMA = {
     "title": "Order",
     "type": "object",
@@ -236,6 +248,21 @@ SCHEMA = {
         ),
         pytest.param(
             CONFIG + "def handler(order: dict, ctx): ...", [{"event": {"topics": ["a"]}}], id="none, for a plain dict"
+        ),
+        pytest.param(
+            MODEL + BATCH + "def handler(orders: list[Order], ctx): ...",
+            [{"event": {"topics": ["a"], "input": SCHEMA, "batch": {"size": 100, "timeoutSeconds": 1}}}],
+            id="an event's in a batch, from the annotation",
+        ),
+        pytest.param(
+            BATCH + "def handler(orders: list, ctx): ...",
+            [{"event": {"topics": ["a"], "batch": {"size": 100, "timeoutSeconds": 1}}}],
+            id="none, for a plain list",
+        ),
+        pytest.param(
+            "from bema import StateChange\n" + STATE + "def handler(change: StateChange, ctx): ...",
+            [{"state": {"group": "orders"}}],
+            id="none, for a change",
         ),
         pytest.param(
             "from bema import Request\n" + MODEL + API + "def handler(request: Request[Order], ctx): ...",

@@ -155,6 +155,14 @@ VOLUME = "a volume has exactly one of configMap, secret, emptyDir, projected, pe
             id="a schedule of four fields",
         ),
         pytest.param(
+            cron("@daily", condition={"type": "null"}),
+            [
+                "triggers[0].cron: condition: expected a function in the Step's code, found a JSON Schema; a tick has "
+                "no data that could fit one"
+            ],
+            id="a schema for a tick",
+        ),
+        pytest.param(
             cron("60 * * * *"), ["triggers[0].cron.schedule: minute: expected 0 to 59, found '60'"], id="a bad minute"
         ),
         pytest.param(

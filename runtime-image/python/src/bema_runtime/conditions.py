@@ -11,7 +11,7 @@ import jsonschema_rs
 import orjson
 
 from bema import handlers
-from bema.contract import errors
+from bema.contract import errors, triggers
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def of(schema: Mapping[str, Any], written: Any, *, where: str) -> Condition:
     """The condition of a trigger: the function that its author wrote, else the schema of the Binding. Raises
     `StepInvalid` where a function is to decide and there is none: nothing would be left out."""
     if not callable(written) or handlers.is_model(written):
-        if schema.get("$comment") == handlers.FUNCTION:
+        if schema.get("$comment") == triggers.FUNCTION:
             raise errors.StepInvalid(
                 f"{where}: its condition is decided by a function in the code: expected the same trigger in `config`, "
                 "found none; apply the Step's manifest and its code together"

@@ -23,9 +23,7 @@ import pydantic
 from bema import authoring
 from bema.contract import errors, names
 from bema.contract.steps import StepSpec, parse_spec
-
-FUNCTION = "decided by a function in the Step's code"
-"""In a schema's comment: stands for a condition that is a function."""
+from bema.contract.triggers import FUNCTION
 
 _SUFFIXES = ("_step.py", ".step.py")
 
@@ -79,11 +77,8 @@ def load(folder: Path, file: str) -> Handler:
     if not isinstance(written, str) or not written:
         raise errors.StepInvalid(f"{file}: name: expected a text, found {written!r}")
     input_type, takes_request, takes = _signature(file, function) if function is not None else (Any, False, 0)
-    if takes and not takes_request and is_typed(input_type) and _is_api_only(triggers):
-        raise errors.StepInvalid(
-            f"{file}: expected handler(request: Request[{_name(input_type)}], ctx) for api triggers, "
-            f"found an input of type {_name(input_type)}"
-        )
+    if takes and (takes_request or is_typed(input_type)):
+        _check_input(file, input_type, takes_request, _kinds(triggers))
     return Handler(file, written, config, function, input_type, takes_request, takes)
 
 
@@ -107,10 +102,24 @@ def _function(module: ModuleType, file: str) -> Callable[..., Any] | None:
     return function
 
 
-def _is_api_only(triggers: Any) -> bool:
-    return isinstance(triggers, list | tuple) and all(
-        isinstance(trigger, Mapping) and "api" in trigger for trigger in triggers
-    )
+def _kinds(triggers: Any) -> set[str]:
+    """What the triggers in a config are called, right or wrong."""
+    if not isinstance(triggers, list | tuple):
+        return set()
+    return {str(kind) for trigger in triggers if isinstance(trigger, Mapping) for kind in trigger}
+
+
+def _check_input(file: str, annotation: Any, takes_request: bool, kinds: set[str]) -> None:
+    """Raises `StepInvalid` where none of the triggers has an input of the handler's type."""
+    found = f"found an input of type {'Request' if takes_request else _name(annotation)}"
+    if kinds == {"api"} and not takes_request:
+        raise errors.StepInvalid(
+            f"{file}: expected handler(request: Request[{_name(annotation)}], ctx) for api triggers, {found}"
+        )
+    if takes_request and kinds and kinds <= {"event", "cron", "state", "stream"}:
+        raise errors.StepInvalid(f"{file}: expected handler(input, ctx) for triggers other than api, {found}")
+    if kinds == {"state"} and annotation is not authoring.StateChange:
+        raise errors.StepInvalid(f"{file}: expected handler(change: StateChange, ctx) for state triggers, {found}")
 
 
 def _name(annotation: Any) -> str:
@@ -197,9 +206,13 @@ def is_typed(annotation: Any) -> bool:
 
 def item_type(annotation: Any) -> Any:
     """What the items of a list are annotated as: the handler of a batch takes a list. `Any` where nothing says."""
-    if typing.get_origin(annotation) in (list, Sequence):
-        return typing.get_args(annotation)[0]
+    if _is_list(annotation) and (of := typing.get_args(annotation)):
+        return of[0]
     return Any
+
+
+def _is_list(annotation: Any) -> bool:
+    return (typing.get_origin(annotation) or annotation) in (list, Sequence)
 
 
 def is_model(value: Any) -> bool:
@@ -277,7 +290,7 @@ def _check_condition(handler: Handler, condition: Callable[..., Any]) -> None:
 
 def _batch_item(handler: Handler) -> Any:
     """Raises `StepInvalid` for a handler whose annotation is no list."""
-    if is_typed(handler.input_type) and typing.get_origin(handler.input_type) not in (list, Sequence):
+    if is_typed(handler.input_type) and not _is_list(handler.input_type):
         raise errors.StepInvalid(
             f"{handler.file}: expected handler(inputs: list[{_name(handler.input_type)}], ctx) for a trigger with a "
             f"batch, found an input of type {_name(handler.input_type)}"

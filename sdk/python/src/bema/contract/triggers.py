@@ -14,6 +14,9 @@ from pydantic import AfterValidator, Field, model_validator
 from bema.contract import names, quantities, schedules
 from bema.contract.models import JsonSchema, Model
 
+FUNCTION = "decided by a function in the Step's code"
+"""In a schema's `$comment`: stands for a condition that is a function."""
+
 
 class Kind(StrEnum):
     """The kinds of trigger, by the member's name."""
@@ -160,7 +163,16 @@ class CronTrigger(Model):
     starting_deadline_seconds: Annotated[int, Field(ge=10, le=86_400 * 30)] | None = None
     """How late a tick may still start, in seconds."""
     condition: JsonSchema | None = None
-    """When to run: in Python, a function of the handler's input and context."""
+    """When to run: a function of the handler's input and context, in the Step's code. A tick has no data for a schema."""
+
+    @model_validator(mode="after")
+    def _condition_is_a_function(self) -> CronTrigger:
+        if self.condition is not None and self.condition.get("$comment") != FUNCTION:
+            raise ValueError(
+                "condition: expected a function in the Step's code, found a JSON Schema; a tick has no data that could "
+                "fit one"
+            )
+        return self
 
 
 class StateTrigger(Model):
