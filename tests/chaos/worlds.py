@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import banks, contents, skews
+from tests.chaos import banks, contents
 from tests.chaos.contents import Contents, Reader
 from tests.chaos.places import PATIENCE, Place
-from tests.support import waits
+from tests.support import skews, waits
 from tests.support.brokers import NatsServer
 from tests.support.clusters import Cluster
 from tests.support.proxies import Proxy
@@ -67,7 +67,7 @@ class World(Place):
         urls = [proxy.url for proxy in self.proxies] if place == WORKERS - 1 else self.urls
         if skew is None:
             return self.app.spawn(env=env, urls=urls)
-        return self.app.spawn(env={**env, skews.VARIABLE: str(skew)}, urls=urls, module="tests.chaos.skews")
+        return self.app.spawn(env={**env, skews.VARIABLE: str(skew)}, urls=urls, module="tests.support.skews")
 
     async def ready(self, worker: Worker) -> None:
         await waits.until(

@@ -6,9 +6,11 @@ import datetime
 import json
 import time
 
+import pytest
+
 from bema.contract import names
 from bema.ports.jetstream import Outgoing
-from tests.support import waits
+from tests.support import skews, waits
 
 ONCE = """
 config = {"triggers": [{"event": {"topics": ["ask"]}}], "emits": ["mail", "other"]}
@@ -56,6 +58,8 @@ async def handler(do, ctx):
 """
 LATE = """
 import time
+
+import pytest
 config = {"triggers": [{"event": {"topics": ["later"]}}]}
 async def handler(data, ctx):
     await ctx.state.append("late", data["id"], time.time() - data["due"])
@@ -193,6 +197,36 @@ async def test_a_value_goes_away_by_itself_and_a_change_keeps_the_time(start_app
 
     await waits.until(gone, "three values to go away", explain=app.explain)
     assert await app.state("g", "kept") == [2]
+
+
+LONG_LIFE = """
+config = {"triggers": [{"event": {"topics": ["do"]}}]}
+async def handler(data, ctx):
+    s = ctx.state
+    if data == "set":
+        for key in ("blind", "read"):
+            await s.set("g", key, [1], ttl=600)
+    else:
+        await s.append("g", "blind", 2)
+        assert await s.get("g", "read") == [1]
+        await s.append("g", "read", 2)
+    await s.increment("done", "count")
+"""
+
+
+@pytest.mark.parametrize("skew", [-3600, 3600], ids=["an hour behind", "an hour ahead"])
+async def test_the_time_of_a_value_is_the_brokers_whatever_the_workers_clock_says(start_app, skew: int) -> None:
+    app = await start_app({"steps/life_step.py": LONG_LIFE}, workers=0)
+    worker = app.spawn(env={skews.VARIABLE: str(skew)}, module="tests.support.skews")
+    await worker.wait_ready()
+    for count, what in enumerate(["set", "change"], start=1):
+        await app.emit("do", what)
+        await app.wait_state("done", "count", count)
+    for key in ("blind", "read"):
+        stored = await app.js.get_last(app.stream, names.state(app.root, "g", key))
+        assert stored is not None
+        assert json.loads(stored.data) == [1, 2]
+        assert 540 <= int(stored.headers["Nats-TTL"].removesuffix("s")) <= 600
 
 
 REVISION = """

@@ -187,7 +187,9 @@ class _Base:
 
     def fail(self, item: int, error: BaseException | str) -> None:
         if self.batch is None:
-            raise errors.BatchInvalid(f"{self.step}: expected ctx.fail in the handler of a batch, found no batch here; raise instead")
+            raise errors.BatchInvalid(
+                f"{self.step}: expected ctx.fail in the handler of a batch, found no batch here; raise instead"
+            )
         self._buffer.check_open()
         self.batch.fail(item, error)
 

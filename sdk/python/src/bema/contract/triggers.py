@@ -163,7 +163,7 @@ class CronTrigger(Model):
     starting_deadline_seconds: Annotated[int, Field(ge=10, le=86_400 * 30)] | None = None
     """How late a tick may still start, in seconds."""
     condition: JsonSchema | None = None
-    """When to run: a function of the handler's input and context, in the Step's code. A tick has no data for a schema."""
+    """When to run: a function of input and context in the Step's code. A tick has no data that a schema could test."""
 
     @model_validator(mode="after")
     def _condition_is_a_function(self) -> CronTrigger:

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.skews …`: a worker whose clock is wrong by `BEMA_CHAOS_SKEW` seconds.
+"""`python -m tests.support.skews …`: a worker whose clock is wrong by `BEMA_TEST_SKEW` seconds.
 
 The product has no hook for it: the clock is replaced before anything of the runtime is imported.
 """
@@ -9,7 +9,7 @@ import os
 import runpy
 import time
 
-VARIABLE = "BEMA_CHAOS_SKEW"
+VARIABLE = "BEMA_TEST_SKEW"
 
 
 def main() -> None:
