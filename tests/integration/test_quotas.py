@@ -117,11 +117,36 @@ async def test_full_events_wait_and_are_all_handled_when_there_is_room(start_app
     assert len(await app.events("paid")) == 20
 
 
+async def test_full_steps_that_emit_nothing_go_on_and_make_room(start_app: StartApp) -> None:
+    archive = """
+config = {"triggers": [{"event": {"topics": ["fill"]}}]}
+async def handler(text, ctx):
+    await ctx.state.increment("filled", "bytes", len(text))
+"""
+    app = await start_app({**FILES, "steps/archive_step.py": archive}, workers=0)
+    look = janitor(app)
+    await fill(app, 97)
+    await app.emit("order", {"id": 1})
+    assert (await look.sweep()).quota.level is Level.FULL
+    await app.emit("order", {"id": 2})
+    app.spawn()
+    await app.worker.wait_ready()
+    await shown(app, Level.FULL)
+    await app.wait_state("filled", "bytes", 97 * len(LARGE))
+    assert await app.state("orders", "paid") is None
+
+    async def has_room() -> bool:
+        return (await look.sweep()).quota.level is Level.NORMAL
+
+    await waits.until(has_room, "room, once what was settled is gone", explain=app.explain)
+    await app.wait_state("orders", "paid", 2)
+
+
 async def test_what_a_worker_has_in_hand_when_the_storage_is_full_ends_well(start_app: StartApp) -> None:
     slow = {
         "steps/slow_step.py": """
 import asyncio, pathlib
-config = {"triggers": [{"event": {"topics": ["order"]}}], "concurrency": 3}
+config = {"triggers": [{"event": {"topics": ["order"]}}], "concurrency": 3, "emits": ["done"]}
 async def handler(order, ctx):
     while not pathlib.Path(order["gate"]).exists():
         await asyncio.sleep(0.02)

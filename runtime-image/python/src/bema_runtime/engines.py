@@ -140,21 +140,20 @@ class Engine:
                 unit.gather = gatherer.add
                 self._gatherers.append(gatherer)
             self._pulls[unit.binding.step] = pull
-            pull.hold(self._quotas.now.level is Level.FULL)
+            pull.hold(_waits(unit, self._quotas.now.level))
             await pull.start()
             if (ordered := unit.binding.ordered) is not None:
                 partitions = Partitions(self._connection, unit, ordered, tasks=self._tasks, deliver=self._delivered)
                 self._partitions[unit.binding.step] = partitions
-                partitions.hold(self._quotas.now.level is Level.FULL)
+                partitions.hold(_waits(unit, self._quotas.now.level))
                 await partitions.start()
         self.ready = True
 
     def _level_changed(self, level: Level) -> None:
-        """With the storage full, no events are taken: what is left of it is for retries and dead letters."""
-        for pull in self._pulls.values():
-            pull.hold(level is Level.FULL)
-        for partitions in self._partitions.values():
-            partitions.hold(level is Level.FULL)
+        for step, pull in self._pulls.items():
+            pull.hold(_waits(self._units[step], level))
+        for step, partitions in self._partitions.items():
+            partitions.hold(_waits(self._units[step], level))
 
     async def _look_again(self) -> None:
         await self._look_at_stream()
@@ -519,6 +518,12 @@ def _item(run: Run) -> frames.Item:
         raise AssertionError("only events are gathered")
     event = run.event
     return frames.Item(run.id, run.attempt, run.data, event.topic, event.id, event.key, event.headers, run.trace_id)
+
+
+def _waits(unit: Unit, level: Level) -> bool:
+    """Whether a Step takes no events for now. With the storage full, what is left of it is for retries and dead
+    letters; a Step that emits nothing goes on, since what it settles can be removed."""
+    return level is Level.FULL and bool(unit.binding.emits)
 
 
 def _headers_of(run: Run) -> Mapping[str, str]:

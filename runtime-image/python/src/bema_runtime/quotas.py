@@ -67,7 +67,7 @@ class Quotas:
             case Level.HIGH:
                 log.warning("The app's storage is nearly full: %s; api and cron runs may add no events", quota)
             case Level.FULL:
-                log.error("The app's storage is full: %s; events wait until there is room again", quota)
+                log.error("The app's storage is full: %s; Steps that emit take no events until there is room", quota)
         self._changed(quota.level)
 
     def refusal(self, effects: Iterable[Effect]) -> errors.AppStorageFull | None:
