@@ -123,6 +123,17 @@ REFUSED = [
         ],
         id="a batch beside another trigger",
     ),
+    *(
+        pytest.param(
+            triggered({"event": {"topics": ["a"], "batch": batch}}, maxInFlight=in_flight),
+            [
+                "spec.maxInFlight: Invalid value: expected maxInFlight to be at least the size of a batch, or none "
+                "would ever fill"
+            ],
+            id=f"fewer in flight than in a batch of {batch.get('size', 'the default size')}",
+        )
+        for batch, in_flight in (({"size": 8}, 7), ({}, 99))
+    ),
     pytest.param(triggered({"event": None}), [f"spec.triggers[0]: {ONE_MEMBER}"], id="a null for a member"),
     *(
         pytest.param(

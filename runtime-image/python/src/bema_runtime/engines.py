@@ -304,7 +304,7 @@ class Engine:
     def _is_simple(self, run: Run, largest: int) -> bool:
         """Whether nobody can have heard of it before, and nothing speaks against it."""
         first = run.delivery is not None and run.delivery.delivered == 1 and not run.retried
-        return first and not run.depth and len(run.data) <= largest
+        return first and not run.depth and len(run.data) <= largest and _is_heard(run)
 
     async def _in_turn(self, run: Run, turns: Turns) -> None:
         """An ordered run, once the Step has a place for it."""
@@ -325,7 +325,7 @@ class Engine:
             text = f"expected at most {largest} bytes of data, found {len(run.data)}; send a reference instead"
             self._settler.give_up(run, "PayloadTooLarge", {"type": "PayloadTooLarge", "message": text})
             return
-        if not (run.binding.states if run.kind is Kind.STATE else run.binding.events):
+        if not _is_heard(run):
             text = f"expected a Step with a trigger of kind {run.kind}, found none: it was edited since this was sent"
             self._settler.give_up(run, "NotHeard", {"type": "NotHeard", "message": text})
             return
@@ -511,6 +511,11 @@ class Engine:
             # A read that the handler did not wait for may have got a turn that nobody would ever give back
             if call.invocation not in self._running:
                 self._lanes.leave(run)
+
+
+def _is_heard(run: Run) -> bool:
+    """Whether the Step has a trigger of the run's kind: it may have been edited since its consumer was."""
+    return bool(run.binding.states if run.kind is Kind.STATE else run.binding.events)
 
 
 def _item(run: Run) -> frames.Item:

@@ -105,14 +105,7 @@ class PythonInvoker:
     def _start_all(self, invocations: list[Invoke]) -> None:
         for invoke in invocations:
             entry = self._entries[invoke.step]
-            buffer = Buffer(
-                run=invoke.run,
-                step=invoke.step,
-                limits=entry.binding.limits,
-                topics=entry.topics,
-                shared=not entry.is_async,
-            )
-            execution = _Execution(entry, buffer)
+            execution = _Execution(entry, _buffer(entry, invoke))
             self._executions[invoke.id] = execution
             execution.task = self._loop.create_task(self._execute(invoke, execution))
 
@@ -197,7 +190,10 @@ class PythonInvoker:
         for place, item in enumerate(invoke.items):
             try:
                 value = decode(item.data)
-                if await self._holds(entry, invoke.trigger, item.data, value, context):
+                # What its condition asks for, which it may not, must not come into the commit of the others
+                alone = self._context(entry, invoke, _buffer(entry, invoke)) if entry.conditions else context
+                alone.given(value)
+                if await self._holds(entry, invoke.trigger, item.data, value, alone):
                     batch.add(place, item, value)
                 else:
                     batch.left_out[place] = ItemEnd(Outcome.SKIPPED)
@@ -222,6 +218,16 @@ class PythonInvoker:
     def _flush(self) -> None:
         ends, self._ends = self._ends, []
         self._peer.ended(ends)
+
+
+def _buffer(entry: _Entry, invoke: Invoke) -> Buffer:
+    return Buffer(
+        run=invoke.run,
+        step=invoke.step,
+        limits=entry.binding.limits,
+        topics=entry.topics,
+        shared=not entry.is_async,
+    )
 
 
 def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
