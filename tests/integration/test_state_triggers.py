@@ -117,6 +117,29 @@ async def handler(data, ctx):
 """
 
 
+THROUGH_BATCH = {
+    "steps/tell_step.py": """
+config = {"triggers": [{"state": {"group": "loop"}}], "emits": ["go"]}
+async def handler(change, ctx):
+    await ctx.emit("go", 1)
+""",
+    "steps/batch_step.py": """
+config = {"triggers": [{"event": {"topics": ["go"], "batch": {"size": 5, "timeoutSeconds": 0.02}}}]}
+async def handler(ones, ctx):
+    await ctx.state.increment("loop", "n")
+""",
+}
+
+
+async def test_changes_that_cause_each_other_through_a_batch_come_to_an_end(start_app) -> None:
+    app = await start_app(THROUGH_BATCH)
+    await app.emit("go", 1)
+    [letter] = await waits.until(app.dead_letters, "a dead letter", timeout=30, explain=app.explain)
+    assert letter.headers["Bema-Reason"] == "StateLoop"
+    await app.wait_idle()
+    assert await app.state("loop", "n") == 17
+
+
 async def test_changes_that_cause_each_other_come_to_an_end(start_app) -> None:
     app = await start_app({"steps/loop_step.py": LOOP})
     await app.emit("go", 1)
@@ -161,7 +184,8 @@ async def test_an_event_that_still_comes_to_a_step_that_hears_none_is_a_dead_let
     app = await start_app({"steps/edited_step.py": EDITED}, workers=0)
     [before] = app.bindings
     seconds = {kind: timeout for kind, timeout in before.timeout_seconds.items() if kind is not Kind.EVENT}
-    app.bindings = [before.model_copy(update={"events": [], "timeout_seconds": seconds})]
+    limits = before.limits.model_copy(update={"unheard_deliveries": 2})
+    app.bindings = [before.model_copy(update={"events": [], "timeout_seconds": seconds, "limits": limits})]
     await app.emit("told", 1)
     app.spawn()
     ends = names.end_filter(app.root, "edited")

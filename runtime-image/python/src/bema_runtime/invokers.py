@@ -105,7 +105,8 @@ class PythonInvoker:
     def _start_all(self, invocations: list[Invoke]) -> None:
         for invoke in invocations:
             entry = self._entries[invoke.step]
-            execution = _Execution(entry, _buffer(entry, invoke))
+            buffer = _buffer(entry, invoke)
+            execution = _Execution(entry, buffer)
             self._executions[invoke.id] = execution
             execution.task = self._loop.create_task(self._execute(invoke, execution))
 
@@ -148,7 +149,7 @@ class PythonInvoker:
             batch = None
             value = _input(entry, invoke)
             context.given(value)
-            if not await self._holds(entry, invoke.trigger, invoke.data, value, context):
+            if not await self._holds(entry, invoke, invoke.data, value):
                 end.outcome = Outcome.SKIPPED
                 return
         arguments = (value, context)[: entry.handler.takes]
@@ -170,11 +171,14 @@ class PythonInvoker:
             return AsyncContext(entry.binding.app, invoke, buffer, self._peer)
         return SyncContext(entry.binding.app, invoke, buffer, self._peer, self._loop)
 
-    async def _holds(self, entry: _Entry, trigger: int, data: bytes, value: Any, context: Any) -> bool:
-        """Whether the trigger's condition says that this is for the Step."""
-        condition = entry.conditions.get(trigger)
+    async def _holds(self, entry: _Entry, invoke: Invoke, data: bytes, value: Any) -> bool:
+        """Whether the trigger's condition says that this is for the Step. It gets a context of its own: what it asks
+        for by mistake is nobody else's."""
+        condition = entry.conditions.get(invoke.trigger)
         if condition is None:
             return True
+        context = self._context(entry, invoke, _buffer(entry, invoke))
+        context.given(value)
         if entry.is_async:
             holds = await condition.holds(data, value, context)
         else:
@@ -190,10 +194,7 @@ class PythonInvoker:
         for place, item in enumerate(invoke.items):
             try:
                 value = decode(item.data)
-                # What its condition asks for, which it may not, must not come into the commit of the others
-                alone = self._context(entry, invoke, _buffer(entry, invoke)) if entry.conditions else context
-                alone.given(value)
-                if await self._holds(entry, invoke.trigger, item.data, value, alone):
+                if await self._holds(entry, invoke, item.data, value):
                     batch.add(place, item, value)
                 else:
                     batch.left_out[place] = ItemEnd(Outcome.SKIPPED)
@@ -220,6 +221,13 @@ class PythonInvoker:
         self._peer.ended(ends)
 
 
+def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    try:
+        return function(*arguments)
+    except StopIteration as error:  # no future can carry one: its waiter would wait for ever
+        raise RuntimeError("the handler raised StopIteration") from error
+
+
 def _buffer(entry: _Entry, invoke: Invoke) -> Buffer:
     return Buffer(
         run=invoke.run,
@@ -228,13 +236,6 @@ def _buffer(entry: _Entry, invoke: Invoke) -> Buffer:
         topics=entry.topics,
         shared=not entry.is_async,
     )
-
-
-def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    try:
-        return function(*arguments)
-    except StopIteration as error:  # no future can carry one: its waiter would wait for ever
-        raise RuntimeError("the handler raised StopIteration") from error
 
 
 def _check_done(result: Any) -> None:
