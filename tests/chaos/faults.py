@@ -33,7 +33,8 @@ class Blow:
     """From when on, for a fault that lasts as long as a process and has all of its runs."""
 
 
-Strike = Callable[[World, random.Random], Awaitable[Blow]]
+Strike = Callable[[World, random.Random], Awaitable[Blow | None]]
+"""None when there was nothing to strike."""
 
 
 def _near(chance: random.Random) -> int:

@@ -27,8 +27,8 @@ Tell = Callable[[int, int], None]
 """Told how many runs have ended and how many faults have struck, about."""
 
 
-Strike = Callable[[Any, random.Random], Awaitable[Blow]]
-"""A fault of one kind of world."""
+Strike = Callable[[Any, random.Random], Awaitable[Blow | None]]
+"""A fault of one kind of world; None when there was nothing to strike."""
 
 
 class Kind(StrEnum):
@@ -168,12 +168,15 @@ class Trial:
         for _ in range(TRIES):
             began = time.monotonic()
             blow = await strike(self._world, chance)
+            struck.times += 1
+            if blow is None:
+                struck.missed += 1
+                continue
             runs = await self._world.hits(blow.at, pid=blow.pid, since=blow.since)
             again = self._world.witnesses.again(runs, blow.at)
             self._world.recorder.add(
                 "fault", "driver", name=name, began=began, struck=blow.at, hits=sorted(runs), again=again
             )
-            struck.times += 1
             struck.hits += len(runs)
             struck.again += again
             struck.runs |= runs
