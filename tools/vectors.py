@@ -199,6 +199,8 @@ NAMES: tuple[Case, ...] = (
     _call("a Step's retries", "retry_filter", root=ROOT, step="charge"),
     _call("all retries", "retries", root=ROOT),
     _call("what a Step's retries begin with", "retry_prefix", root=ROOT, step="charge"),
+    _call("Step and run of a retry", "retry_of", root=ROOT, subject=f"bema.shop.retry.charge.{RUN}"),
+    _call("an event's subject is no retry's", "retry_of", root=ROOT, subject="bema.shop.evt.live.0.a"),
     _call("a timer's subject", "timer", root=ROOT, timer_id="remind me"),
     _call("all timers", "timers", root=ROOT),
     _call("a retry's timer", "retry_timer", root=ROOT, step="charge", run=RUN),

@@ -44,6 +44,12 @@ class Metrics:
         self.timers = Counter(
             "bema_operator_stuck_timers", "Overdue timers that were set again", ["app"], registry=self.registry
         )
+        self.leftovers = Counter(
+            "bema_operator_leftover_timers",
+            "Timers that had fired, were there again, and were removed",
+            ["app"],
+            registry=self.registry,
+        )
         self.storage = Gauge(
             "bema_operator_app_storage_ratio", "Used share of an app's storage", ["app"], registry=self.registry
         )

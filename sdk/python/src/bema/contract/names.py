@@ -224,6 +224,15 @@ def retry_prefix(root: str, step: str) -> str:
     return f"{root}.retry.{step}."
 
 
+def retry_of(root: str, subject: str) -> tuple[str, str]:
+    """Step and run of a retry's subject. Raises `NameInvalid` for any other subject."""
+    prefix = f"{root}.retry."
+    parts = subject.removeprefix(prefix).split(".")
+    if not subject.startswith(prefix) or len(parts) != 2:
+        raise errors.NameInvalid(f"expected a retry's subject below {prefix}, found {subject!r}")
+    return parts[0], parts[1]
+
+
 def timer(root: str, timer_id: str) -> str:
     return f"{root}.timer.{encode(timer_id, what='timer id')}"
 

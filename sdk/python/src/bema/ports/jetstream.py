@@ -48,6 +48,8 @@ ROLLUP = "Nats-Rollup"
 TTL = "Nats-TTL"
 SCHEDULE = "Nats-Schedule"
 SCHEDULE_TARGET = "Nats-Schedule-Target"
+SCHEDULER = "Nats-Scheduler"
+"""On what the server has sent for a schedule: the schedule's subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,17 @@ class JetStream:
         request = {"filter": subject_filter, **({} if below is None else {"seq": below})}
         answer = await self.api(f"STREAM.PURGE.{stream}", request, timeout=PURGE_SECONDS)
         return int(answer["purged"])
+
+    async def delete(self, stream: str, sequence: int) -> bool:
+        """Remove the message with a sequence, and no other; whether it was there."""
+        try:
+            await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        except errors.BrokerRefused:
+            # The same code for whatever the reason is
+            if await self.get(stream, sequence) is not None:
+                raise
+            return False
+        return True
 
     async def scan(self, stream: str, subject_filter: str, *, start: int = 1) -> AsyncIterator[Stored]:
         """Every message that a filter matches, in order of sequence. It may lag behind writes."""
