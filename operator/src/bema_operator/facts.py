@@ -45,6 +45,8 @@ class Subscription:
     problem: Problem | None = None
     created: str = ""
     """When the stream was made, RFC 3339; empty with a problem."""
+    leftovers: bool = False
+    """Whether consumers are left of a time when the Step heard events."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ REFUSED_AGAIN = 60.0
 """When to try again what the API server refuses: only somebody else's change can help, such as of a quota."""
 BROKER_AGAIN = 15.0
 """When to ask the broker again that refused or did not answer; a reconnect brings the Step back at once."""
+LET_GO_AGAIN = 30.0
+"""When to look again whether the consumers of a Step that hears no events are needed no more: nobody tells."""
 ROUNDS = 8
 """More than a reconcile ever needs. Beyond, it chases its own tail."""
 
@@ -281,6 +283,8 @@ class Reconciler:
         if seen.rollout is not None and not seen.rollout.is_done:
             waited = self._clock() - self._unready.get(seen.subject.key, self._clock())
             return min(max(PATIENCE, waited / 2), LONGEST_PAUSE)
+        if seen.subscription is not None and seen.subscription.leftovers:
+            return LET_GO_AGAIN
         return statuses.told_for(seen, self._time()) or None
 
 
