@@ -14,8 +14,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bema.contract import errors, names
-from bema.contract.bindings import AppStream, Binding
+from bema.contract import bindings, errors, names
+from bema.contract.bindings import AppStream, Binding, Owner
 from bema.contract.retentions import Retentions
 from bema.contract.statuses import Reason
 from bema.ports import admin, connections, subscriptions
@@ -151,12 +151,21 @@ class Broker:
         await self._ensure_stream(js, binding.stream, adopt)
         return _say_removed(binding.stream.name, await subscriptions.ensure(js, binding))
 
-    async def release(self, key: Key) -> None:
-        """The Step has become a noop."""
-        held = self._held.pop(key, None)
-        if held is not None and held.durables and self._js is not None:
-            with contextlib.suppress(errors.BrokerError):
-                _say_removed(held.stream, await subscriptions.let_go(self._js, held.stream, key.name))
+    async def release(self, key: Key, namespace_uid: str) -> bool:
+        """Let go of what a noop had before it was one, whoever knew of it: only in a stream that is ours. Whether
+        nothing is left; else it is to be asked again."""
+        self._held.pop(key, None)
+        owner = Owner(namespace=key.namespace, namespace_uid=namespace_uid)
+        stream = bindings.app_stream(owner, self._settings.as_installation())
+        if self._js is None or not self.is_connected:
+            return False
+        try:
+            if not await admin.is_owned(self._js, stream):
+                return True
+            return not _say_removed(stream.name, await subscriptions.let_go(self._js, stream.name, key.name)).kept
+        except errors.BrokerError as error:
+            log.debug("Could not let go of consumers: %s", error, extra={"app": key.namespace, "step": key.name})
+            return False
 
     async def _ensure_stream(self, js: JetStream, stream: AppStream, adopt: str) -> None:
         """Once for all Steps of an app."""

@@ -88,6 +88,8 @@ class Facts:
     """Wanted objects whose names belong to objects of somebody else, as `Service shop/orders`."""
     subscription: Subscription | None = None
     """None: not asked yet."""
+    released: bool = True
+    """Of a noop: whether no consumer is left of a time when it heard events."""
     refused: Problem | None = None
     """What the API server said to the last apply, if it refused for good."""
     pods: Sequence[Object] | None = None

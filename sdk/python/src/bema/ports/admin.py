@@ -86,6 +86,13 @@ async def ensure_stream(js: JetStream, stream: AppStream, *, adopt: str = "") ->
     return False
 
 
+async def is_owned(js: JetStream, stream: AppStream) -> bool:
+    """Whether the stream is there, and is this owner's."""
+    found = await _stream_info(js, stream.name)
+    metadata = (found["config"].get("metadata") or {}) if found is not None else {}
+    return found is not None and all(metadata.get(key, "") == value for key, value in stream.metadata.items())
+
+
 def _check_owner(stream: AppStream, found: Mapping[str, str]) -> None:
     for key, expected in stream.metadata.items():
         if found.get(key, "") != expected:
