@@ -12,6 +12,7 @@ import orjson
 
 from bema import handlers
 from bema.contract import errors, triggers
+from bema_runtime import schemas
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,11 @@ def of(schema: Mapping[str, Any], written: Any, *, where: str) -> Condition:
     """
     if schema.get("$comment") != triggers.FUNCTION:
         try:
-            return Condition(None, 0, jsonschema_rs.Draft202012Validator(dict(schema)))
-        except (jsonschema_rs.ValidationError, ValueError) as error:
-            raise errors.StepInvalid(f"{where}: condition: expected a JSON Schema, found {error}") from error
+            return Condition(None, 0, schemas.compiled(schema))
+        except errors.StepInvalid as error:
+            raise errors.StepInvalid(
+                f"{where}: condition: expected a JSON Schema (draft 2020-12), found one that is invalid: {error}"
+            ) from error
     if not callable(written) or handlers.is_model(written):
         raise errors.StepInvalid(
             f"{where}: its condition is decided by a function in the code: expected the same trigger in `config`, "
