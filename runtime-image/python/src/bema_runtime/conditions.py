@@ -62,6 +62,7 @@ def of(schema: Mapping[str, Any], written: Any, *, where: str) -> Condition:
             f"{where}: its condition is decided by a function in the code: expected the same trigger in `config`, "
             "found none; apply the Step's manifest and its code together"
         )
+    handlers.check_condition(written, where=f"{where}: condition")
     parameters = inspect.signature(written).parameters.values()
     positional = sum(item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD) for item in parameters)
     return Condition(written, min(positional, 2), None)
