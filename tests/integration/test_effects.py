@@ -279,6 +279,8 @@ async def test_a_write_may_expect_a_revision(start_app) -> None:
     revision = (await app.js.get_last(app.stream, names.state(app.root, "g", "k"))).sequence
     status, body = app.request("POST", "/x", revision + 1)[:2]
     assert (status, body["title"]) == (409, f"state g/k: expected revision {revision + 1}, found {revision}")
+    status, body = app.request("POST", "/x", -1)[:2]
+    assert (status, body["title"]) == (409, f"state g/k: expected revision -1, found {revision}")
     assert app.request("POST", "/x", revision)[0] == 200
     assert await app.state("g", "k") == "api"
 
