@@ -59,11 +59,11 @@ def moment(text: str | None, now: datetime.datetime, *, hint: str) -> datetime.d
     if text is None:
         return None
     ago = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
-    if ago is not None:
-        return now - datetime.timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
     try:
+        if ago is not None:
+            return now - datetime.timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
         return letters.moment(text)
-    except errors.NameInvalid as error:
+    except (errors.NameInvalid, OverflowError) as error:
         raise typer.BadParameter(
             f"expected a time such as 2026-01-31T09:00:00Z, or 2h for two hours ago, found {text!r}", param_hint=hint
         ) from error
