@@ -129,6 +129,14 @@ def test_a_filter_that_is_none_chooses_nothing(dev: Dev, filters: tuple[str, ...
     assert [item["run"] for item in listed(dev)] == [letter["run"]]
 
 
+def test_a_cursor_that_no_page_gives_is_refused(dev: Dev) -> None:
+    result = bema(dev, "dlq", "list", "--cursor", "9" * 23)
+    assert result.exit_code == 2
+    assert "Invalid value for '--cursor'" in result.stderr
+    assert str(2**63 - 1) in result.stderr
+    assert listed(dev, "--cursor", str(2**63 - 1)) == [], "beyond the last"
+
+
 def test_lists_are_filtered_and_paged(dev: Dev) -> None:
     one, two = fail(dev, 1, 2)
     [three] = fail(dev, 3, topic="fail.too")
