@@ -281,6 +281,24 @@ async def test_a_retry_that_waits_keeps_the_consumer_of_a_step_that_hears_no_eve
     assert await admin.consumer_states(js, hears.stream.name) == {}
 
 
+async def test_a_consumer_that_is_kept_for_a_retry_gathers_nothing_else(js: JetStream) -> None:
+    hears, silent = bound(FREE), bound({"api": {"path": "/a"}})
+    await admin.ensure_stream(js, hears.stream)
+    await subscriptions.ensure(js, hears)
+    await set_retry(js, hears, seconds=60)
+    await subscriptions.ensure(js, silent)
+    await publish(js, hears, 3)
+    state = (await admin.consumer_states(js, hears.stream.name))["work"]
+    assert (state.filters, state.backlog) == ([names.retry_filter(hears.root, "work")], 0)
+    await subscriptions.ensure(js, hears)
+    await publish(js, hears, 3, first=3)
+    assert {3, 4, 5} <= await hear_all(js, hears, until=3), "it hears its topic again"
+    await subscriptions.ensure(js, silent)
+    await js.purge(hears.stream.name, names.retry_timers(hears.root, "work"), below=None)
+    await publish(js, hears, 3, first=6)
+    assert (await subscriptions.ensure(js, silent)).removed == ["work"]
+
+
 async def test_a_run_that_is_in_hand_keeps_the_consumer_until_its_retry_has_come(js: JetStream) -> None:
     """Its retry is written before it is acknowledged, so one of the two is always there to be seen."""
     hears = bound(FREE)

@@ -217,6 +217,16 @@ async def ensure_consumer(js: JetStream, stream: str, consumer: Consumer, *, sta
     await js.api(endpoint, {"stream_name": stream, "config": wanted, "action": "" if found else "create"})
 
 
+async def narrow_consumer(js: JetStream, stream: str, durable: str, subjects: Sequence[str]) -> None:
+    """Have a consumer hear these subjects alone: what else waits in it is let go. Nothing there is no error."""
+    found = await consumer_info(js, stream, durable)
+    if found is not None and sorted(filters(found["config"])) != sorted(subjects):
+        wanted = {**found["config"], "filter_subjects": list(subjects)}
+        wanted.pop("filter_subject", None)
+        endpoint = f"CONSUMER.CREATE.{stream}.{durable}"
+        await js.api(endpoint, {"stream_name": stream, "config": wanted, "action": "update"})
+
+
 async def _start(js: JetStream, stream: str, consumer: Consumer) -> dict[str, Any]:
     """Where a consumer that is not there begins: behind its floor if there was one before, for the same Step."""
     floor = await _recorded_floor(js, stream, consumer)

@@ -113,18 +113,21 @@ def _floor(info: Mapping[str, Any], last: int) -> int:
 
 async def let_go(js: JetStream, stream: str, step: str) -> Leftovers:
     """Remove the consumers of a Step that hears no events any more. One that still holds events stays, for the Step may
-    hear them again, and so does the one that is to hear a retry which waits for its time. An empty one would only make
-    a later `deliverFrom` mean nothing.
+    hear them again. So does the one that is to hear a retry which waits for its time, and from then on hears nothing
+    else: it must not gather what nobody takes. An empty one would only make a later `deliverFrom` mean nothing.
 
     A run that is in hand may set a retry, and a retry may come, between two looks. So a consumer counts as empty if it
     was that before the timers were looked at, and was given nothing meanwhile."""
+    root = names.root_of_stream(stream)
     before = await _of_step(js, stream, step)
-    waiting = await js.get_next(stream, names.retry_timers(names.root_of_stream(stream), step)) if before else None
-    needed = {names.durable(step)} if waiting is not None else set()
+    waits = bool(before) and await js.get_next(stream, names.retry_timers(root, step)) is not None
     after = await _of_step(js, stream, step) if before else {}
     left = Leftovers()
     for durable, state in after.items():
-        if state.backlog or state != before.get(durable) or durable in needed:
+        if state.backlog or state != before.get(durable):
+            left.kept.append(durable)
+        elif waits and durable == names.durable(step):
+            await admin.narrow_consumer(js, stream, durable, [names.retry_filter(root, step)])
             left.kept.append(durable)
         else:
             await admin.delete_consumer(js, stream, durable)
