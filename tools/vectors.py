@@ -204,6 +204,7 @@ NAMES: tuple[Case, ...] = (
     _call("a timer's subject", "timer", root=ROOT, timer_id="remind me"),
     _call("all timers", "timers", root=ROOT),
     _call("a retry's timer", "retry_timer", root=ROOT, step="charge", run=RUN),
+    _call("the timers of a Step's retries", "retry_timers", root=ROOT, step="charge"),
     _call("a state subject", "state", root=ROOT, group="orders", key="2026.01/№ 7"),
     _call("an empty key has a subject", "state", root=ROOT, group="orders", key=""),
     _call("all keys of a group", "state_filter", root=ROOT, group="order lines"),

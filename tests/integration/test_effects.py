@@ -232,6 +232,25 @@ async def test_the_time_of_a_value_is_the_brokers_whatever_the_workers_clock_say
         assert 540 <= int(stored.headers["Nats-TTL"].removesuffix("s")) <= 600
 
 
+LONG_AGO = """
+import datetime
+config = {"triggers": [{"event": {"topics": ["go"]}}], "emits": ["past"]}
+async def handler(data, ctx):
+    for at in (datetime.datetime.min.replace(tzinfo=datetime.UTC), -6e10, -1, 0, 1e9):
+        await ctx.emit("past", str(at), at=at)
+"""
+
+
+async def test_what_is_to_be_sent_at_a_time_long_ago_is_sent_now(start_app) -> None:
+    app = await start_app({"steps/past_step.py": LONG_AGO})
+    await app.emit("go", 1)
+
+    async def sent() -> bool:
+        return len(await app.events("past")) == 5
+
+    await waits.until(sent, "five events", explain=app.explain)
+
+
 REVISION = """
 from bema import RevisionConflict
 config = {"triggers": [{"event": {"topics": ["do"]}}, {"api": {"method": "POST", "path": "/x"}}]}
@@ -260,6 +279,8 @@ async def test_a_write_may_expect_a_revision(start_app) -> None:
     revision = (await app.js.get_last(app.stream, names.state(app.root, "g", "k"))).sequence
     status, body = app.request("POST", "/x", revision + 1)[:2]
     assert (status, body["title"]) == (409, f"state g/k: expected revision {revision + 1}, found {revision}")
+    status, body = app.request("POST", "/x", -1)[:2]
+    assert (status, body["title"]) == (409, f"state g/k: expected revision -1, found {revision}")
     assert app.request("POST", "/x", revision)[0] == 200
     assert await app.state("g", "k") == "api"
 

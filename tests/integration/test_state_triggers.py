@@ -159,6 +159,30 @@ async def test_changes_that_cause_each_other_come_to_an_end(start_app) -> None:
     await waits.until(is_back, "the loop once more, from the change that was redriven", explain=app.explain, timeout=30)
 
 
+FAIL = """
+config = {"triggers": [{"state": {"group": "orders"}}], "retry": {"maxAttempts": 3, "initialSeconds": 0.05}}
+async def handler(change, ctx):
+    raise ValueError("never")
+"""
+
+
+async def test_a_change_that_is_redriven_with_what_is_none_is_invalid_at_once(start_app) -> None:
+    app = await start_app({"steps/write_step.py": WRITE, "steps/fail_step.py": FAIL})
+    await app.emit("write", [["orders", "a", "set", 1]])
+    [stored] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
+    place = dead_letters.Place(app.stream, app.root)
+    letter = await dead_letters.find(app.js, place, names.dead_letter_of(app.root, stored.subject)[1])
+    run = await dead_letters.redrive(app.js, place, letter, data=b'{"group": 5}')
+
+    async def again() -> bool:
+        return await dead_letters.find(app.js, place, run) is not None
+
+    await waits.until(again, "the dead letter of the redrive", explain=app.explain)
+    ended = await dead_letters.find(app.js, place, run)
+    assert (ended.reason, ended.attempts) == ("Invalid", 1)
+    assert ended.last_error["message"].startswith("group: Input should be a valid string, found 5; key: Field required")
+
+
 async def test_a_step_that_watches_nothing_any_more_is_not_told(start_app) -> None:
     from bema.ports import subscriptions
 
@@ -166,7 +190,7 @@ async def test_a_step_that_watches_nothing_any_more_is_not_told(start_app) -> No
     await app.emit("write", [["counter", "a", "set", 1]])
     await waits.until(lambda: app.state("seen", "a"), "the change", explain=app.explain)
     await app.wait_idle()
-    assert "order" in await subscriptions.let_go(app.js, app.stream, "order")
+    assert "order" in (await subscriptions.let_go(app.js, app.stream, "order")).removed
     await app.emit("write", [["counter", "a", "set", 2]])
     await app.wait_state("counter", "a", 2)
     assert len(await app.messages(names.changes(app.root))) == 1

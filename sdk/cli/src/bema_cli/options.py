@@ -34,16 +34,31 @@ Nats = Annotated[
         "--nats", help="URL of a NATS server to use instead of the one of `bema dev`.", envvar=names.ENV_NATS_URL
     ),
 ]
-Step = Annotated[str | None, typer.Option("--step", help="Only of this Step.")]
-Topic = Annotated[str | None, typer.Option("--topic", help="Only of events on this topic.")]
-Reason = Annotated[str | None, typer.Option("--reason", help="Only with this reason, such as AttemptsExhausted.")]
+
+
+def _given(text: str | None) -> str | None:
+    """A filter that is empty, as an unset variable of the shell makes it, is a mistake: it must never mean all."""
+    if text is not None and not text.strip():
+        raise typer.BadParameter(f"expected a text to choose by, found {text!r}")
+    return text
+
+
+Step = Annotated[str | None, typer.Option("--step", callback=_given, help="Only of this Step.")]
+Topic = Annotated[str | None, typer.Option("--topic", callback=_given, help="Only of events on this topic.")]
+Reason = Annotated[
+    str | None,
+    typer.Option("--reason", callback=_given, help="Only with this reason, such as AttemptsExhausted."),
+]
 Since = Annotated[
     str | None,
     typer.Option("--since", metavar="TIME", help="Only dead since this time: RFC 3339, or 2h for two hours ago."),
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only dead before this time.")]
 Error = Annotated[
-    str | None, typer.Option("--error", metavar="TEXT", help="Only with this in the last error's type or message.")
+    str | None,
+    typer.Option(
+        "--error", metavar="TEXT", callback=_given, help="Only with this in the last error's type or message."
+    ),
 ]
 All = Annotated[bool, typer.Option("--all", help="All there are.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -59,11 +74,11 @@ def moment(text: str | None, now: datetime.datetime, *, hint: str) -> datetime.d
     if text is None:
         return None
     ago = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
-    if ago is not None:
-        return now - datetime.timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
     try:
+        if ago is not None:
+            return now - datetime.timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
         return letters.moment(text)
-    except errors.NameInvalid as error:
+    except (errors.NameInvalid, OverflowError) as error:
         raise typer.BadParameter(
             f"expected a time such as 2026-01-31T09:00:00Z, or 2h for two hours ago, found {text!r}", param_hint=hint
         ) from error

@@ -35,7 +35,9 @@ def dlq_list(
     until: options.Until = None,
     error: options.Error = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Dead letters at most.")] = 100,
-    cursor: Annotated[int, typer.Option("--cursor", min=0, help="Where the page before ended, as it says.")] = 0,
+    cursor: Annotated[
+        int, typer.Option("--cursor", min=0, max=letters.LAST_CURSOR, help="Where the page before ended, as it says.")
+    ] = 0,
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,

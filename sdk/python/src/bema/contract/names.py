@@ -245,6 +245,11 @@ def retry_timer(root: str, step: str, run: str) -> str:
     return f"{root}.timer.retry.{step}.{run}"
 
 
+def retry_timers(root: str, step: str) -> str:
+    """Every retry of a Step that waits for its time."""
+    return f"{root}.timer.retry.{step}.>"
+
+
 def state(root: str, group: str, key: str) -> str:
     return f"{root}.state.{encode(group, what='group')}.{encode(key, what='key')}"
 
