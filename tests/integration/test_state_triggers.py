@@ -52,6 +52,8 @@ async def test_every_write_is_told_with_what_was_there_before(start_app) -> None
         ["orders", "a", "add", 10],
         ["orders", "a", "set", 5000],
         ["orders", "a", "delete", None],
+        ["orders", "a", "delete", None],
+        ["orders", "never", "delete", None],
         ["orders", "a", "set", 7],
         ["orders", "b", "set", 1],
         ["other", "a", "set", 1],
@@ -75,11 +77,12 @@ async def test_every_write_is_told_with_what_was_there_before(start_app) -> None
         ["updated", 1, 5, revisions[1]],
         ["updated", 5, 15, revisions[2]],
         ["deleted", 5000, None, revisions[4]],
-        ["created", None, 7, revisions[5]],
+        ["created", None, 7, revisions[7]],
     ]
-    assert await _audit(app, "orders/b", 1) == [["created", None, 1, revisions[6]]]
-    assert await _audit(app, "one/k", 1) == [["created", None, 2, revisions[9]]]
+    assert await _audit(app, "orders/b", 1) == [["created", None, 1, revisions[8]]]
+    assert await _audit(app, "one/k", 1) == [["created", None, 2, revisions[11]]]
     assert await app.state("audit", "one/x") is None
+    assert await app.state("audit", "orders/never") is None, "what was not there was not deleted"
     changes = await app.messages(names.changes(app.root))
     assert len(changes) == 9, "a group that nobody watches is not told"
 

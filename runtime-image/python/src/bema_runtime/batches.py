@@ -98,13 +98,20 @@ def messages(
 def _told(
     commit: Commit, effect: StateEffect, found: Found, now: float, number: int, skew: float
 ) -> Iterator[Outgoing]:
-    """A write to a watched group, guarded by what was there, and right after it what has changed."""
+    """A write to a watched group, guarded by what was there, and right after it what has changed: nothing, where
+    nothing was there to be deleted."""
     before = found.get(commits.state_subject(commit.run.binding.root, effect))
     for written in _messages(commit, effect, found, now, skew):
         if written.expected is None:
             written.expected = before.sequence if before is not None else 0
         yield written
-        yield changes.message(commit.run, number, effect, before, written, now=now)
+        if not isinstance(effect, DeleteState) or _is_there(before):
+            yield changes.message(commit.run, number, effect, before, written, now=now)
+
+
+def _is_there(stored: Stored | None) -> TypeGuard[Stored]:
+    """Whether a key holds a value."""
+    return stored is not None and DELETED not in stored.headers
 
 
 def _messages(commit: Commit, effect: Effect, found: Found, now: float, skew: float) -> Iterator[Outgoing]:
@@ -144,12 +151,11 @@ def tombstone(subject: str, expected: int | None) -> Outgoing:
 
 def _updated(run: Run, effect: UpdateState, stored: Stored | None, now: float, skew: float) -> Outgoing:
     """A blind change: applied to what was found, and guarded by it. What was to go away still does."""
-    there = stored is not None and DELETED not in stored.headers
-    before: Any = orjson.loads(stored.data) if stored is not None and there else None
+    before: Any = orjson.loads(stored.data) if _is_there(stored) else None
     after = operations.apply(before, effect.operations)
     what, limit = f"state {effect.group}/{effect.key}", run.binding.limits.payload_bytes
     value = payloads.dumps(after, what=what, limit=limit)
-    expires = expiry(stored, skew) if stored is not None and there else None
+    expires = expiry(stored, skew) if _is_there(stored) else None
     revision = stored.sequence if stored is not None else 0
     return _value(commits.state_subject(run.binding.root, effect), value, revision, expires, now)
 
