@@ -232,6 +232,75 @@ async def test_the_time_of_a_value_is_the_brokers_whatever_the_workers_clock_say
         assert 540 <= int(stored.headers["Nats-TTL"].removesuffix("s")) <= 600
 
 
+TOUCH = """
+config = {"triggers": [{"event": {"topics": ["set", "change"]}}]}
+async def handler(key, ctx):
+    if ctx.trigger.topic == "set":
+        await ctx.state.set("g", key, 0, ttl=600)
+    else:
+        await ctx.state.increment("g", key)
+"""
+
+
+async def _lifetime(app, key: str) -> int:  # type: ignore[no-untyped-def]
+    stored = await app.js.get_last(app.stream, names.state(app.root, "g", key))
+    assert stored is not None
+    return int(stored.headers["Nats-TTL"].removesuffix("s"))
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600], ids=["back", "forward"])
+async def test_a_clock_that_is_set_while_a_worker_runs_changes_no_lifetime(start_app, tmp_path, seconds: int) -> None:
+    app = await start_app({"steps/touch_step.py": TOUCH}, workers=0)
+    jump = tmp_path / "jump"
+    worker = app.spawn(env={skews.JUMP: str(jump)}, module="tests.support.skews")
+    await worker.wait_ready()
+    await app.emit("set", "k")
+    await app.wait_state("g", "k", 0)
+    jump.write_text(str(seconds))
+    await app.emit("change", "k")
+    await app.wait_state("g", "k", 1)
+    assert 540 <= await _lifetime(app, "k") <= 600
+
+
+async def test_after_a_sleep_of_the_machine_the_brokers_clock_is_asked_anew(start_app, tmp_path) -> None:
+    app = await start_app({"steps/touch_step.py": TOUCH}, workers=0)
+    sleep = tmp_path / "sleep"
+    worker = app.spawn(env={skews.SLEEP: str(sleep)}, module="tests.support.skews")
+    await worker.wait_ready()
+    await app.emit("set", "k")
+    await app.wait_state("g", "k", 0)
+    sleep.write_text("3600")
+    count = 0
+
+    async def changed() -> bool:
+        nonlocal count
+        count += 1
+        await app.emit("set", f"k{count}")
+        await app.wait_state("g", f"k{count}", 0)
+        await app.emit("change", f"k{count}")
+        await app.wait_state("g", f"k{count}", 1)
+        return await _lifetime(app, f"k{count}") <= 600
+
+    await waits.until(changed, "a lifetime by the broker's clock", timeout=30, explain=app.explain)
+
+
+RETRY = """
+config = {"triggers": [{"event": {"topics": ["do"]}}], "retry": {"initialSeconds": 0.1}}
+async def handler(data, ctx):
+    if ctx.attempt == 1:
+        raise ValueError("once more")
+    await ctx.state.set("g", "attempt", ctx.attempt)
+"""
+
+
+async def test_a_retry_comes_in_its_time_whatever_the_workers_clock_says(start_app) -> None:
+    app = await start_app({"steps/retry_step.py": RETRY}, workers=0)
+    worker = app.spawn(env={skews.VARIABLE: "3600"}, module="tests.support.skews")
+    await worker.wait_ready()
+    await app.emit("do", 1)
+    await app.wait_state("g", "attempt", 2)
+
+
 REVISION = """
 from bema import RevisionConflict
 config = {"triggers": [{"event": {"topics": ["do"]}}, {"api": {"method": "POST", "path": "/x"}}]}

@@ -14,6 +14,7 @@ from bema.contract import envelopes, operations
 from bema.contract.effects import DeleteState, Effect, EmitEvent, SetState, UpdateState
 from bema.contract.envelopes import Event
 from bema.contract.triggers import Kind
+from bema.ports.clocks import Moment
 from bema.ports.connections import Message
 from bema.ports.jetstream import Outgoing, Stored
 from bema_runtime import arrivals, batches, commits
@@ -32,9 +33,8 @@ NOW = 1000.5
 
 def batch(*effects: Effect, reads: dict[tuple[str, str], int] | None = None, **more: Any) -> list[Outgoing]:
     run = units.run(reads=reads or {})
-    return batches.messages(
-        Commit(run, RunOutcome.OK, effects), more.get("found", {}), now=NOW, skew=more.get("skew", 0.0)
-    )
+    now = Moment(NOW, NOW + more.get("skew", 0.0))
+    return batches.messages(Commit(run, RunOutcome.OK, effects), more.get("found", {}), now=now)
 
 
 APPLE = "bema.shop.state.stock.apple"
@@ -121,7 +121,7 @@ def together(*changes: operations.Operation, found: dict[str, Stored]) -> list[O
         Commit(units.run(id=f"r{number}"), RunOutcome.OK, [UpdateState("stock", "apple", (change,))])
         for number, change in enumerate(changes, start=1)
     ]
-    return batches.together(group, found, now=NOW)
+    return batches.together(group, found, now=Moment(NOW, NOW))
 
 
 def marker(run: str) -> Outgoing:

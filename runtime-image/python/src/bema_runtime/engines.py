@@ -49,6 +49,8 @@ from bema_runtime.watches import Watches
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 3.0
+CLOCK = 10
+"""Seconds between two questions about the broker's time: its clock may be set, and this machine may have slept."""
 GRACE = 10.0
 """How long a handler may go on after it was cancelled, in seconds, before the process gives itself up."""
 
@@ -254,13 +256,16 @@ class Engine:
         await self._tasks.close()
 
     async def _watch(self) -> None:
-        """Every second: attempts past their deadline are cancelled; every third: what is in hand is kept in hand."""
+        """Every second: attempts past their deadline are cancelled; every third: what is in hand is kept in hand;
+        every tenth: what time it is for the broker."""
         for tick in itertools.count():
             await asyncio.sleep(1)
             self._cancel_overdue(time.time())
             if self._looking is None and any(pull.problem for pull in self._pulls.values()):
                 # Perhaps the consumer went with its stream
                 self._tasks.spawn(self._look_again())
+            if tick % CLOCK == 0:
+                self._tasks.spawn(admin.hear_clock(self._js, self._stream))
             if tick % int(HEARTBEAT) == 0:
                 await self._hands.keep()
 

@@ -83,7 +83,7 @@ class StateReader:
         stored = await self._js.get_last(self._stream, names.state(run.binding.root, group, key))
         if stored is None or DELETED in stored.headers:
             return Entry(None, stored.sequence if stored else 0)
-        return Entry(stored.data, stored.sequence, batches.expiry(stored, self._js.connection.skew))
+        return Entry(stored.data, stored.sequence, batches.expiry(stored))
 
     async def page(self, run: Run, group: str, page: Page) -> tuple[list[tuple[str, Entry]], str | None]:
         """Entries of a group, the one first that was written first, and the cursor of the next page. It may lag behind

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import datetime
 import json
 import secrets
 import time
@@ -82,10 +81,11 @@ class JetStream:
     async def api(self, endpoint: str, request: Mapping[str, Any] | None = None, *, timeout: float = 5.0) -> Any:
         """One call of the JetStream API. Raises `BrokerRefused` with the server's code, or `BrokerUnavailable`."""
         body = json.dumps(request).encode() if request is not None else b""
+        asked = time.monotonic()
         answer = await self.connection.request(f"$JS.API.{endpoint}", body, timeout=timeout)
         result = _result(answer)
         if "ts" in result:
-            self.connection.skew = datetime.datetime.fromisoformat(result["ts"]).timestamp() - time.time()
+            self.connection.clock.hear(result["ts"], took=time.monotonic() - asked)
         return result
 
     async def get_last(self, stream: str, subject: str, *, timeout: float = 5.0) -> Stored | None:
