@@ -202,6 +202,55 @@ async def test_a_value_goes_away_by_itself_and_a_change_keeps_the_time(start_app
     assert await app.state("g", "kept") == [2]
 
 
+WINDOW = """
+config = {"triggers": [{"event": {"topics": ["do"]}}]}
+async def handler(data, ctx):
+    if data == "set":
+        await ctx.state.set("g", "count", 0, ttl=3)
+        return
+    if data == "read":
+        await ctx.state.get("g", "count")
+    await ctx.state.increment("g", "count")
+"""
+TOLD = """
+config = {"triggers": [{"state": {"group": "g"}}]}
+async def handler(change, ctx):
+    await ctx.state.append("told", "types", change.type)
+"""
+
+
+@pytest.mark.parametrize("how", ["blind", "read"])
+async def test_a_value_that_is_changed_all_the_time_goes_away_in_its_time(start_app, how: str) -> None:
+    app = await start_app({"steps/window_step.py": WINDOW, "steps/told_step.py": TOLD})
+    await app.emit("do", "set")
+    await app.wait_state("g", "count", 0)
+    began, last = time.monotonic(), 0
+
+    async def another() -> int | None:
+        found = await app.state("g", "count")
+        return None if found == last else found
+
+    async def begins_anew() -> bool:
+        nonlocal last
+        await app.emit("do", how)
+        before, last = last, await waits.until(another, "the change", explain=app.explain)
+        return last < before
+
+    await waits.until(begins_anew, "a count that begins anew", explain=app.explain)
+    assert last == 1
+    assert 2 < time.monotonic() - began < 8
+    stored = await app.js.get_last(app.stream, names.state(app.root, "g", "count"))
+    assert stored is not None
+    assert "Nats-TTL" not in stored.headers
+    types = await waits.until(lambda: _told(app), "the second creation", explain=app.explain)
+    assert types.count("updated") == len(types) - 2
+
+
+async def _told(app) -> list[str] | None:  # type: ignore[no-untyped-def]
+    types = await app.state("told", "types") or []
+    return types if types.count("created") == 2 else None
+
+
 LONG_LIFE = """
 config = {"triggers": [{"event": {"topics": ["do"]}}]}
 async def handler(data, ctx):

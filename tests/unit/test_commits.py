@@ -85,7 +85,7 @@ UPDATE = UpdateState("stock", "apple", (operations.increment(),))
         ),
         pytest.param(
             batch(UPDATE, found={APPLE: stored(APPLE, b"4", 3, Nats_TTL="60s")}, skew=-20.0),
-            [Outgoing("bema.shop.state.stock.apple", b"5", {"Nats-Rollup": "sub", "Nats-TTL": "75s"}, expected=3)],
+            [Outgoing(APPLE, b"5", {"Nats-Rollup": "sub", "Nats-TTL": "75s", "Bema-Expires": "1055.000"}, expected=3)],
             id="a blind change of what goes away by the broker's clock, which is 20 s behind",
         ),
         pytest.param(
@@ -137,8 +137,23 @@ def marker(run: str) -> Outgoing:
         ),
         pytest.param(
             {APPLE: stored(APPLE, b"4", 3, Nats_TTL="60s")},
-            Outgoing(APPLE, b"16", {"Nats-Rollup": "sub", "Nats-TTL": "55s"}, expected=3),
+            Outgoing(APPLE, b"16", {"Nats-Rollup": "sub", "Nats-TTL": "55s", "Bema-Expires": "1055.000"}, expected=3),
             id="of a value that goes away by itself",
+        ),
+        pytest.param(
+            {APPLE: stored(APPLE, b"4", 3, Nats_TTL="7s", Bema_Expires="1000.750")},
+            Outgoing(APPLE, b"16", {"Nats-Rollup": "sub", "Nats-TTL": "1s", "Bema-Expires": "1000.750"}, expected=3),
+            id="of a value that was changed before and is about to go",
+        ),
+        pytest.param(
+            {APPLE: stored(APPLE, b"4", 3, Nats_TTL="7s", Bema_Expires="1000.500")},
+            Outgoing(APPLE, b"12", {"Nats-Rollup": "sub"}, expected=3),
+            id="of a value whose time is over",
+        ),
+        pytest.param(
+            {APPLE: stored(APPLE, b"4", 3, Nats_TTL="5s")},
+            Outgoing(APPLE, b"12", {"Nats-Rollup": "sub"}, expected=3),
+            id="of a value that the broker is about to remove",
         ),
         pytest.param(
             {APPLE: stored(APPLE, b"", 3, Bema_Deleted="1", Nats_TTL="60s")},

@@ -5,8 +5,6 @@ The marker comes first and expects that there is none: whoever commits a run sec
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard, assert_never
@@ -26,7 +24,7 @@ from bema.contract.effects import (
 )
 from bema.ports.clocks import Moment
 from bema.ports.jetstream import ROLLUP, SCHEDULE, SCHEDULE_TARGET, Outgoing, Stored
-from bema_runtime import changes, commits, payloads, traces
+from bema_runtime import changes, commits, lifetimes, payloads, traces
 from bema_runtime.commits import DELETED, TOMBSTONE_TTL, TTL, Commit
 from bema_runtime.runs import Run
 
@@ -60,15 +58,13 @@ def together(
                     places[subject] = len(batch)
                 batch.append(message)
             if subject in commit.blind:
-                seen[subject] = _changed(seen.get(subject), message)
+                seen[subject] = _changed(message)
     return batch
 
 
-def _changed(stored: Stored | None, message: Outgoing) -> Stored:
-    """What a key holds for the next change: the new value, as old, and with the same time to live, as before."""
-    if stored is None or DELETED in stored.headers:
-        return Stored(message.subject, message.expected or 0, "", message.data, {})
-    return dataclasses.replace(stored, data=message.data)
+def _changed(message: Outgoing) -> Stored:
+    """What a key holds for the next change: the new value, with its end, and the revision that guards them all."""
+    return Stored(message.subject, message.expected or 0, "", message.data, message.headers)
 
 
 def messages(commit: Commit, found: Found, *, now: Moment, watched: frozenset[str] = frozenset()) -> list[Outgoing]:
@@ -101,13 +97,9 @@ def _told(commit: Commit, effect: StateEffect, found: Found, now: Moment, number
         if written.expected is None:
             written.expected = before.sequence if before is not None else 0
         yield written
-        if not isinstance(effect, DeleteState) or _is_there(before):
-            yield changes.message(commit.run, number, effect, before, written, now=now.here)
-
-
-def _is_there(stored: Stored | None) -> TypeGuard[Stored]:
-    """Whether a key holds a value."""
-    return stored is not None and DELETED not in stored.headers
+        old = before.data if lifetimes.is_there(before, now.broker) else None
+        if old is not None or not isinstance(effect, DeleteState):
+            yield changes.message(commit.run, number, effect, old, written, now=now.here)
 
 
 def _messages(commit: Commit, effect: Effect, found: Found, now: Moment) -> Iterator[Outgoing]:
@@ -118,7 +110,7 @@ def _messages(commit: Commit, effect: Effect, found: Found, now: Moment) -> Iter
             if effect.number not in commit.duplicates and not _waits_already(run, effect, found):
                 yield from _special(commit, effect, found, now)
         case SetState(group=group, key=key, value=value, ttl=ttl, expires=expires):
-            lifetime = ttl if expires is None else expires - now.broker
+            lifetime = lifetimes.fresh(ttl) if expires is None else lifetimes.kept(expires, now=now.broker)
             yield _value(commits.state_subject(root, effect), value, run.reads.get((group, key)), lifetime)
         case DeleteState(group=group, key=key):
             yield tombstone(commits.state_subject(root, effect), run.reads.get((group, key)))
@@ -136,10 +128,8 @@ def _messages(commit: Commit, effect: Effect, found: Found, now: Moment) -> Iter
             assert_never(effect)
 
 
-def _value(subject: str, value: bytes, expected: int | None, lifetime: float | None) -> Outgoing:
-    """`lifetime`: seconds from now on, None for ever. The broker counts whole ones."""
-    ttl = {} if lifetime is None else {TTL: f"{max(1, math.ceil(lifetime))}s"}
-    return Outgoing(subject, value, {ROLLUP: "sub", **ttl}, expected)
+def _value(subject: str, value: bytes, expected: int | None, lifetime: Mapping[str, str]) -> Outgoing:
+    return Outgoing(subject, value, {ROLLUP: "sub", **lifetime}, expected)
 
 
 def tombstone(subject: str, expected: int | None) -> Outgoing:
@@ -149,22 +139,14 @@ def tombstone(subject: str, expected: int | None) -> Outgoing:
 
 def _updated(run: Run, effect: UpdateState, stored: Stored | None, now: Moment) -> Outgoing:
     """A blind change: applied to what was found, and guarded by it. What was to go away still does."""
-    before: Any = orjson.loads(stored.data) if _is_there(stored) else None
+    there = stored if lifetimes.is_there(stored, now.broker) else None
+    before: Any = orjson.loads(there.data) if there is not None else None
     after = operations.apply(before, effect.operations)
     what, limit = f"state {effect.group}/{effect.key}", run.binding.limits.payload_bytes
     value = payloads.dumps(after, what=what, limit=limit)
-    expires = expiry(stored) if _is_there(stored) else None
     revision = stored.sequence if stored is not None else 0
-    lifetime = None if expires is None else expires - now.broker
+    lifetime = lifetimes.kept(lifetimes.end(there) if there is not None else None, now=now.broker)
     return _value(commits.state_subject(run.binding.root, effect), value, revision, lifetime)
-
-
-def expiry(stored: Stored) -> float | None:
-    """Unix time by the broker's clock at which a stored value goes away by itself; None for never."""
-    lifetime = stored.headers.get(TTL, "")
-    if not lifetime.endswith("s") or not lifetime[:-1].isdigit():
-        return None
-    return datetime.datetime.fromisoformat(stored.time).timestamp() + int(lifetime[:-1])
 
 
 def _event(run: Run, effect: EmitEvent, now: Moment) -> Outgoing:

@@ -12,9 +12,8 @@ from typing import Any
 
 from bema.contract import errors, names
 from bema.ports.jetstream import JetStream
-from bema_runtime import batches
+from bema_runtime import lifetimes
 from bema_runtime.buffers import Entry
-from bema_runtime.commits import DELETED
 from bema_runtime.lanes import Lanes
 from bema_runtime.runs import Run
 
@@ -81,9 +80,9 @@ class StateReader:
 
     async def _entry(self, run: Run, group: str, key: str) -> Entry:
         stored = await self._js.get_last(self._stream, names.state(run.binding.root, group, key))
-        if stored is None or DELETED in stored.headers:
+        if not lifetimes.is_there(stored, self._js.connection.clock.time()):
             return Entry(None, stored.sequence if stored else 0)
-        return Entry(stored.data, stored.sequence, batches.expiry(stored))
+        return Entry(stored.data, stored.sequence, lifetimes.end(stored))
 
     async def page(self, run: Run, group: str, page: Page) -> tuple[list[tuple[str, Entry]], str | None]:
         """Entries of a group, the one first that was written first, and the cursor of the next page. It may lag behind
@@ -93,7 +92,8 @@ class StateReader:
         last = page.after
         async for stored in self._js.scan(self._stream, names.state_filter(root, group), start=page.after + 1):
             key = names.state_of(root, stored.subject)[1]
-            if DELETED in stored.headers or key in page.gone or not key.startswith(page.prefix):
+            there = lifetimes.is_there(stored, self._js.connection.clock.time())
+            if not there or key in page.gone or not key.startswith(page.prefix):
                 continue
             if len(entries) == page.limit:
                 return list(entries.items()), str(last)
