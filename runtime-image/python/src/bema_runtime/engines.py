@@ -260,7 +260,7 @@ class Engine:
         every tenth: what time it is for the broker."""
         for tick in itertools.count():
             await asyncio.sleep(1)
-            self._cancel_overdue(time.time())
+            self._cancel_overdue(time.monotonic())
             if self._looking is None and any(pull.problem for pull in self._pulls.values()):
                 # Perhaps the consumer went with its stream
                 self._tasks.spawn(self._look_again())
@@ -408,7 +408,7 @@ class Engine:
 
     def _invocation(self, run: Run) -> Invoke:
         number = next(self._numbers)
-        now = time.time()
+        now = time.monotonic()
         run.invocation, run.invoked, run.deadline, run.cancelled = number, now, now + run.timeout, False
         run.span_id = traces.new_span()
         run.reads = {}
@@ -427,7 +427,7 @@ class Engine:
             headers=_headers_of(run),
             trace_id=run.trace_id,
             span_id=run.span_id,
-            deadline=run.deadline,
+            deadline=time.time() + run.timeout,
             scheduled_at=run.scheduled_at,
             request=run.request,
             revision=run.delivery.sequence - 1 if run.kind is Kind.STATE and run.delivery and not run.retried else 0,
@@ -438,7 +438,7 @@ class Engine:
         self._invoker.invoke([self._invocation(run)])
 
     def _ended(self, ends: list[End]) -> None:
-        now = time.time()
+        now = time.monotonic()
         of_events: list[tuple[Run, End]] = []
         for end in ends:
             run = self._running.pop(end.invocation, None)
@@ -539,8 +539,8 @@ class Engine:
                 case "state.groups":
                     return Reply(call.id, result=await self._reader.groups(run))
                 case "heartbeat":
-                    run.deadline = time.time() + run.timeout
-                    return Reply(call.id, result=run.deadline)
+                    run.deadline = time.monotonic() + run.timeout
+                    return Reply(call.id, result=time.time() + run.timeout)
                 case method:
                     return Reply(call.id, error=f"unknown method {method!r}")
         except errors.BemaError as error:

@@ -71,7 +71,7 @@ class StateReader:
                 entry = await self._entry(run, group, key)
                 break
             except errors.BrokerUnavailable:
-                if time.time() > run.deadline:
+                if time.monotonic() > run.deadline:
                     raise
                 await asyncio.sleep(0.1)
         # Of two reads at once the handler may use either value: the older one is guarded

@@ -111,10 +111,11 @@ class Run:
     """What earlier attempts failed with."""
     span_id: str = ""
     deadline: float = 0.0
+    """When its attempt is cancelled, by `time.monotonic`: a clock that is set must not end it."""
     started: float = field(default_factory=time.time)
     """Unix time of its arrival in this process."""
     invoked: float = 0.0
-    """Unix time at which its handler was last started; 0 before."""
+    """When its handler was last started, by `time.monotonic`; 0 before."""
     invocation: int = 0
     reads: dict[tuple[str, str], int] = field(default_factory=dict)
     """Revision of each key that the current execution read."""
