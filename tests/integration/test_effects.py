@@ -416,8 +416,33 @@ async def test_a_group_is_read_page_by_page_with_the_runs_own_writes(start_app) 
     found, sizes, groups, count = await waits.until(lambda: app.state("result", ""), "the pages", explain=app.explain)
     expected = [[key, "mine" if key == "k03" else key] for key in keys if key != "k01"]
     assert found == [*expected, ["new1", "mine"], ["new2", "mine"]]
-    assert (sizes, groups, count) == ([4, 4, 3], ["g", "other"], 11)
+    assert (sizes, groups, count) == ([4, 4, 3], ["other"], 11)
     assert [await app.state("g", key) for key in (*keys, "new1")] == [None] * 11
+
+
+GROUPS = """
+config = {"triggers": [{"api": {"method": "POST", "path": "/g"}}]}
+async def handler(request, ctx):
+    for how, group, key in request.body:
+        await (ctx.state.set(group, key, 1) if how == "set" else ctx.state.delete(group, key))
+    return list(await ctx.state.groups())
+"""
+
+
+async def test_the_groups_are_those_that_hold_something(start_app) -> None:
+    app = await start_app({"steps/groups_step.py": GROUPS})
+
+    def after(*writes: tuple[str, str, str]) -> list[str]:
+        return app.request("POST", "/g", writes)[1]  # type: ignore[no-any-return]
+
+    assert after() == []
+    assert after(("set", "a", "k"), ("set", "a", "l"), ("set", "b é", "k")) == ["a", "b é"], "its own writes count"
+    assert after() == ["a", "b é"]
+    assert after(("delete", "a", "k")) == ["a", "b é"]
+    assert after(("delete", "a", "l"), ("delete", "b é", "k"), ("set", "b é", "m")) == ["b é"]
+    assert after() == ["b é"], "what was removed holds nothing, though the stream has it still"
+    assert after(("delete", "b é", "m"), ("set", "c", "k")) == ["c"]
+    assert after(("delete", "c", "k"), ("delete", "never", "k")) == []
 
 
 MATCH = """

@@ -167,6 +167,17 @@ class Buffer:
         # Removed ones keep their place: a page's cursor is one
         return [effect.key for effect in own], gone
 
+    def own_groups(self) -> tuple[list[str], dict[str, list[str]]]:
+        """The groups that the run itself has written to, and the keys that it has removed, by group."""
+        with self._lock:
+            writes = list(self._writes.values())
+        own = {effect.group for effect in writes if not isinstance(effect, DeleteState)}
+        gone: dict[str, list[str]] = {}
+        for effect in writes:
+            if isinstance(effect, DeleteState):
+                gone.setdefault(effect.group, []).append(effect.key)
+        return sorted(own), gone
+
     def overlay(self, group: str, stored: Mapping[str, Entry]) -> dict[str, Any]:
         """Entries of a group with the run's own writes laid over; new keys come last."""
         values: dict[str, Any] = {

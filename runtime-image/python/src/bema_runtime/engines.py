@@ -537,7 +537,8 @@ class Engine:
                     page = Page.of(call.params)
                     return Reply(call.id, result=await self._reader.page(run, call.params["group"], page))
                 case "state.groups":
-                    return Reply(call.id, result=await self._reader.groups(run))
+                    own, gone = call.params.get("own") or (), call.params.get("gone") or {}
+                    return Reply(call.id, result=await self._reader.groups(run, own, gone))
                 case "heartbeat":
                     run.deadline = time.monotonic() + run.timeout
                     return Reply(call.id, result=time.time() + run.timeout)

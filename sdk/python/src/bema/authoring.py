@@ -185,7 +185,8 @@ class State(Protocol):
         ...
 
     async def groups(self) -> Sequence[str]:
-        """The groups that hold something, in order. Not guarded, and may lag behind others."""
+        """The groups that hold something, in order, the run's own writes laid over. Not guarded, and may lag behind
+        others."""
         ...
 
     async def clear(self, group: str) -> int:
