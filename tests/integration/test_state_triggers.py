@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+
+import pytest
 
 from bema.contract import names
 from bema.contract.triggers import Kind
-from bema.ports import dead_letters
+from bema.ports import dead_letters, subscriptions
 from tests.support import waits
+from tests.support.brokers import NatsServer
+from tests.support.proxies import Proxy
 
 WRITE = """
 config = {"triggers": [{"event": {"topics": ["write"]}}]}
@@ -162,9 +167,70 @@ async def test_changes_that_cause_each_other_come_to_an_end(start_app) -> None:
     await waits.until(is_back, "the loop once more, from the change that was redriven", explain=app.explain, timeout=30)
 
 
-async def test_a_step_that_watches_nothing_any_more_is_not_told(start_app) -> None:
-    from bema.ports import subscriptions
+HELD = """
+import asyncio, pathlib
+config = {"triggers": [{"event": {"topics": ["write"]}}]}
+async def handler(data, ctx):
+    ctx.logger.info("begun")
+    while not pathlib.Path(data["gate"]).exists():
+        await asyncio.sleep(0.02)
+    await ctx.state.increment("counter", "a")
+"""
+SEEN = """
+config = {"triggers": [{"state": {"group": "counter"}}]}
+async def handler(change, ctx):
+    await ctx.state.append("seen", change.key, change.new)
+"""
 
+
+@pytest.fixture
+async def proxy(nats: NatsServer) -> AsyncIterator[Proxy]:
+    proxy = Proxy(nats.port)
+    await proxy.start()
+    yield proxy
+    await proxy.close()
+
+
+async def test_nothing_is_written_before_it_is_known_what_is_watched(start_app, proxy: Proxy) -> None:
+    app = await start_app({"steps/held_step.py": HELD, "steps/seen_step.py": SEEN}, workers=0)
+    asked: dict[str, list[bytes]] = {"STREAM.MSG.GET": [], "DIRECT.GET": []}
+    for endpoint, bodies in asked.items():
+        await app.connection.listen(
+            f"$JS.API.{endpoint}.>", lambda burst, bodies=bodies: bodies.extend(message.data for message in burst)
+        )
+    watched = names.watch(app.root).encode()
+    proxy.swallow(watched + b'"')
+    writer = app.spawn(only=["held"], urls=[proxy.url])
+    await waits.until(lambda: proxy.swallowed == 1, "a question that gets no answer", explain=app.explain)
+    await app.emit("write", {"gate": str(app.folder)})
+    app.spawn(only=["seen"])
+    await app.wait_state("seen", "a", [1])
+    assert writer.readiness()[0] == 200
+    assert sum(watched in body for body in asked["STREAM.MSG.GET"]) > 0
+    assert sum(watched in body for body in asked["DIRECT.GET"]) == 0, "another replica may not have it yet"
+
+
+async def test_after_a_lost_connection_nothing_is_written_before_it_is_known_what_is_watched(
+    start_app, proxy: Proxy
+) -> None:
+    app = await start_app({"steps/held_step.py": HELD, "steps/seen_step.py": SEEN}, workers=0)
+    await subscriptions.unwatch(app.js, app.stream, "seen")
+    app.spawn(only=["held"], urls=[proxy.url])
+    gate = app.folder / "gate"
+    await app.emit("write", {"gate": str(gate)})
+    await waits.until(lambda: "begun" in app.worker.output, "a run in hand", explain=app.explain)
+    proxy.cut()
+    await waits.until(lambda: app.worker.readiness()[0] == 503, "a lost connection", explain=app.explain)
+    await subscriptions.ensure(app.js, app.binding("seen"))
+    gate.touch()
+    proxy.swallow(names.watch(app.root).encode() + b'"')
+    proxy.mend()
+    app.spawn(only=["seen"])
+    await app.wait_state("seen", "a", [1], timeout=40)
+    assert proxy.swallowed == 1
+
+
+async def test_a_step_that_watches_nothing_any_more_is_not_told(start_app) -> None:
     app = await start_app({"steps/write_step.py": WRITE, "steps/order_step.py": ORDER})
     await app.emit("write", [["counter", "a", "set", 1]])
     await waits.until(lambda: app.state("seen", "a"), "the change", explain=app.explain)

@@ -126,9 +126,9 @@ class Engine:
     async def start(self) -> None:
         """Bind to the stream and begin to pull. Waits, unready, for what the operator or `bema dev` has yet to make."""
         self._connection.on_reconnect(lambda: self._tasks.spawn(self._look_again()))
+        await self._watches.start()
         await self._look_at_stream()
         await self._quotas.start()
-        await self._watches.start()
         self._committer.start()
         self._tasks.spawn(self._watch())
         for unit in self._units.values():
@@ -166,15 +166,16 @@ class Engine:
     async def _look_again(self) -> None:
         await self._look_at_stream()
         await self._quotas.read()
-        await self._watches.read()
 
     async def _look_at_stream(self) -> None:
+        """Until the stream is the one that it was, and it is known what is watched. Nothing is written before."""
         told = self._looking = ""
         while True:
             losses = self._connection.losses
             try:
                 admin.check_server(self._js)
                 self._recognise(await admin.stream_created(self._js, self._stream))
+                await self._watches.read()
                 self._connection.know(losses)
                 self._looking = None
                 return

@@ -96,6 +96,16 @@ class JetStream:
         """The first message from a sequence on that a filter matches, from the stream's leader, or None."""
         return await self._get(stream, {"next_by_subj": subject_filter, "seq": start})
 
+    async def get_all(self, stream: str, subject_filter: str) -> list[Stored]:
+        """Every message that a filter matches, from the stream's leader, with a request for each: for few of them,
+        where a copy that lags behind would do harm."""
+        found: list[Stored] = []
+        while (
+            stored := await self.get_next(stream, subject_filter, start=found[-1].sequence + 1 if found else 1)
+        ) is not None:
+            found.append(stored)
+        return found
+
     async def get_since(self, stream: str, time: str) -> Stored | None:
         """The first message stored at a time or later, RFC 3339, from the stream's leader, or None."""
         return await self._get(stream, {"next_by_subj": ">", "start_time": time})
