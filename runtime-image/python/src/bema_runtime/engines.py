@@ -21,6 +21,7 @@ import orjson
 
 from bema.contract import errors, frames, names
 from bema.contract.bindings import Binding
+from bema.contract.effects import Effect
 from bema.contract.frames import Call, End, Invoke, Outcome, Reply
 from bema.contract.retentions import Level
 from bema.contract.triggers import Kind
@@ -28,7 +29,7 @@ from bema.ports import admin
 from bema.ports.connections import Connection, Message, publish_command
 from bema.ports.jetstream import JetStream
 from bema.ports.pulls import Pull
-from bema_runtime import arrivals, commits, gatherers, traces
+from bema_runtime import arrivals, commits, gatherers, quotas, traces
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Conflicted, Full, Result
 from bema_runtime.gatherers import Gatherer
@@ -84,7 +85,7 @@ class Engine:
         self._lanes = Lanes()
         self._hands = Hands(connection, self._lanes)
         self._tasks = Tasks()
-        self._watches = Watches(self._js, self._stream, units[0].binding.root)
+        self._watches = Watches(self._js, self._stream, units[0].binding.root, changed=self._hold_all)
         self._settler = Settler(
             connection,
             self._stream,
@@ -102,7 +103,7 @@ class Engine:
         self._running: dict[int, Run] = {}
         self._pulls: dict[str, Pull] = {}
         self._gatherers: list[Gatherer] = []
-        self._quotas = Quotas(self._js, self._stream, changed=self._level_changed)
+        self._quotas = Quotas(self._js, self._stream, changed=lambda _: self._hold_all())
         metrics.storage[units[0].binding.app] = lambda: self._quotas.now
         self._partitions: dict[str, Partitions] = {}
         self._stream_created = ""
@@ -148,20 +149,33 @@ class Engine:
                 unit.gather = gatherer.add
                 self._gatherers.append(gatherer)
             self._pulls[unit.binding.step] = pull
-            pull.hold(_waits(unit, self._quotas.now.level))
+            self._hold(unit)
             await pull.start()
             if (ordered := unit.binding.ordered) is not None:
                 partitions = Partitions(self._connection, unit, ordered, tasks=self._tasks, deliver=self._delivered)
                 self._partitions[unit.binding.step] = partitions
-                partitions.hold(_waits(unit, self._quotas.now.level))
+                self._hold(unit)
                 await partitions.start()
         self.ready = True
 
-    def _level_changed(self, level: Level) -> None:
-        for step, pull in self._pulls.items():
-            pull.hold(_waits(self._units[step], level))
-        for step, partitions in self._partitions.items():
-            partitions.hold(_waits(self._units[step], level))
+    def _hold_all(self) -> None:
+        for unit in self._units.values():
+            self._hold(unit)
+
+    def _hold(self, unit: Unit) -> None:
+        """Let a Step take events, or wait, as the level says."""
+        step, waits = unit.binding.step, _waits(unit, self._quotas.now.level, self._watches.groups)
+        if step in self._pulls:
+            self._pulls[step].hold(waits)
+        if step in self._partitions:
+            self._partitions[step].hold(waits)
+
+    def _note_told(self, unit: Unit, effects: Sequence[Effect]) -> None:
+        """What a Step writes is not known before it does; from then on it waits like one that emits."""
+        found = quotas.told(effects, self._watches.groups)
+        if not found <= unit.told:
+            unit.told |= found
+            self._hold(unit)
 
     async def _look_again(self) -> None:
         await self._look_at_stream()
@@ -454,6 +468,7 @@ class Engine:
             elif self._draining and end.outcome is Outcome.CANCELLED:
                 self._lanes.leave(run)
             else:
+                self._note_told(run.unit, end.effects)
                 of_events.append((run, end))
         self._settler.ended(of_events)
 
@@ -470,7 +485,7 @@ class Engine:
                 if end.outcome is not Outcome.OK or not (end.effects or run.kind is Kind.CRON):
                     return end, None
                 effects = end.effects
-                full = self._quotas.refusal(effects)
+                full = self._quotas.refusal(effects, self._watches.groups)
                 if full is not None:
                     return end, Full(str(full))
                 result = await self._commit(Commit(run, RunOutcome.OK, effects))
@@ -560,10 +575,10 @@ def _item(run: Run) -> frames.Item:
     return frames.Item(run.id, run.attempt, run.data, event.topic, event.id, event.key, event.headers, run.trace_id)
 
 
-def _waits(unit: Unit, level: Level) -> bool:
+def _waits(unit: Unit, level: Level, watched: frozenset[str]) -> bool:
     """Whether a Step takes no events for now. With the storage full, what is left of it is for retries and dead
-    letters; a Step that emits nothing goes on, since what it settles can be removed."""
-    return level is Level.FULL and bool(unit.binding.emits)
+    letters; a Step that adds no events goes on, since what it settles can be removed."""
+    return level is Level.FULL and (bool(unit.binding.emits) or not unit.told.isdisjoint(watched))
 
 
 def _headers_of(run: Run) -> Mapping[str, str]:

@@ -37,6 +37,8 @@ class Unit:
     """Take an event for the next batch; None for a Step that takes them one by one."""
     partition: int | None = None
     """The partition that it stands for, where events are heard in order."""
+    told: set[str] = field(default_factory=set)
+    """The watched groups of the state that it was seen to write to: that adds events, too."""
     turns: Turns | None = None
     """When its runs may execute; None where they may at once, and a later attempt is a message of its own."""
 

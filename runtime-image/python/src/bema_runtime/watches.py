@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import orjson
 
@@ -25,14 +25,15 @@ _NONE: frozenset[str] = frozenset()
 
 
 class Watches:
-    """What is watched in one app. Belongs to the engine's thread."""
+    """What is watched in one app. `changed` is called when that is something else. Belongs to the engine's thread."""
 
-    def __init__(self, js: JetStream, stream: str, root: str) -> None:
+    def __init__(self, js: JetStream, stream: str, root: str, *, changed: Callable[[], None]) -> None:
         self._js = js
         self._stream = stream
         self._subjects = names.watch(root)
         self._by_subject: dict[str, frozenset[str]] = {}
         self._heard_at: dict[str, float] = {}
+        self._changed = changed
         self.groups = _NONE
 
     async def start(self) -> None:
@@ -58,6 +59,7 @@ class Watches:
         before, self.groups = self.groups, _NONE.union(*self._by_subject.values())
         if self.groups != before:
             log.debug("Watched groups of the state: %s", ", ".join(sorted(self.groups)) or "none")
+            self._changed()
 
 
 def _groups(subject: str, data: bytes) -> frozenset[str]:
