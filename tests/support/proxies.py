@@ -1,5 +1,5 @@
-"""A TCP proxy in front of a nats-server: it can cut connections, at a chosen moment too, hold what is sent, and be
-slow, each direction for itself."""
+"""A TCP proxy in front of a nats-server: it can cut connections, at a chosen moment too, swallow a question, hold what
+is sent, and be slow, each direction for itself."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ class Proxy:
         self.matches: Decide | None = None
         self.cut_before = False
         self.cuts = 0
+        self._swallows: Decide = lambda piece: False
+        self.swallowed = 0
 
     @property
     def url(self) -> str:
@@ -69,6 +71,11 @@ class Proxy:
         self.cut_before = before
         left = self.cuts + times
         self.matches = lambda piece: marker in piece and self.cuts < left
+
+    def swallow(self, marker: bytes, *, times: int = 1) -> None:
+        """The next pieces from the client that contain `marker` never arrive. The client writes a request in one."""
+        left = self.swallowed + times
+        self._swallows = lambda piece: marker in piece and self.swallowed < left
 
     def cut(self) -> None:
         """Break all connections, and every new one until `mend`."""
@@ -114,6 +121,9 @@ class Proxy:
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event) -> None:
         while piece := await reader.read(1 << 20):
+            if self._swallows(piece):
+                self.swallowed += 1
+                continue
             hit = self.matches is not None and self.matches(piece)
             if hit:
                 self.cuts += 1

@@ -10,7 +10,7 @@ import pydantic
 from bema import authoring
 from bema.contract import envelopes, names
 from bema.contract.effects import StateEffect
-from bema.ports.jetstream import Outgoing, Stored
+from bema.ports.jetstream import Outgoing
 from bema_runtime import commits, payloads, traces
 from bema_runtime.commits import DELETED
 from bema_runtime.runs import Run
@@ -19,12 +19,11 @@ CONTENT = "state.changed"
 
 
 def message(
-    run: Run, number: int, effect: StateEffect, before: Stored | None, written: Outgoing, *, now: float
+    run: Run, number: int, effect: StateEffect, old: bytes | None, written: Outgoing, *, now: float
 ) -> Outgoing:
-    """The message about the run's `number`-th write to a watched group. It comes right after the write itself in the
-    stream: a change's revision is the sequence before its own."""
+    """The message about the run's `number`-th write to a watched group, which held `old` before. It comes right after
+    the write itself in the stream: a change's revision is the sequence before its own."""
     binding, group, key = run.binding, effect.group, effect.key
-    old = before.data if before is not None and DELETED not in before.headers else None
     new = None if DELETED in written.headers else written.data
     left_out = len(old or b"") + len(new or b"") > binding.limits.payload_bytes
     head = orjson.dumps({"group": group, "key": key, "type": _type(old, new)})[:-1]

@@ -123,7 +123,8 @@ class _State:
         return authoring.StatePage(items, cursor=following)
 
     async def groups(self) -> Sequence[str]:
-        found: Sequence[str] = await self._ask("state.groups")
+        own, gone = self._buffer.own_groups()
+        found: Sequence[str] = await self._ask("state.groups", own=own, gone=gone)
         return found
 
     async def clear(self, group: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -144,6 +145,12 @@ async def _stream_info(js: JetStream, name: str) -> Any | None:
 async def stream_created(js: JetStream, name: str) -> str:
     """When the stream was made, RFC 3339: another time after a reinstall."""
     return (await stream_state(js, name)).created
+
+
+async def hear_clock(js: JetStream, name: str) -> None:
+    """Ask what time it is by the clock of a stream's leader. Without an answer, what was known holds."""
+    with contextlib.suppress(errors.BrokerError):
+        await js.api(f"STREAM.INFO.{name}")
 
 
 async def stream_state(js: JetStream, name: str) -> StreamState:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import datetime
 import json
 import secrets
 import time
@@ -84,10 +83,11 @@ class JetStream:
     async def api(self, endpoint: str, request: Mapping[str, Any] | None = None, *, timeout: float = 5.0) -> Any:
         """One call of the JetStream API. Raises `BrokerRefused` with the server's code, or `BrokerUnavailable`."""
         body = json.dumps(request).encode() if request is not None else b""
+        asked = time.monotonic()
         answer = await self.connection.request(f"$JS.API.{endpoint}", body, timeout=timeout)
         result = _result(answer)
         if "ts" in result:
-            self.connection.skew = datetime.datetime.fromisoformat(result["ts"]).timestamp() - time.time()
+            self.connection.clock.hear(result["ts"], took=time.monotonic() - asked)
         return result
 
     async def get_last(self, stream: str, subject: str, *, timeout: float = 5.0) -> Stored | None:
@@ -97,6 +97,16 @@ class JetStream:
     async def get_next(self, stream: str, subject_filter: str, *, start: int = 1) -> Stored | None:
         """The first message from a sequence on that a filter matches, from the stream's leader, or None."""
         return await self._get(stream, {"next_by_subj": subject_filter, "seq": start})
+
+    async def get_all(self, stream: str, subject_filter: str) -> list[Stored]:
+        """Every message that a filter matches, from the stream's leader, with a request for each: for few of them,
+        where a copy that lags behind would do harm."""
+        found: list[Stored] = []
+        while (
+            stored := await self.get_next(stream, subject_filter, start=found[-1].sequence + 1 if found else 1)
+        ) is not None:
+            found.append(stored)
+        return found
 
     async def get_since(self, stream: str, time: str) -> Stored | None:
         """The first message stored at a time or later, RFC 3339, from the stream's leader, or None."""
