@@ -555,11 +555,15 @@ async def test_a_branch_that_nobody_would_await_fails_its_run(start_app) -> None
 
 
 async def test_an_attempt_of_a_kind_that_the_step_is_not_started_by_is_a_dead_letter(start_app) -> None:
-    app = await start_app({"steps/unawaited_step.py": UNAWAITED})
+    app = await start_app({"steps/unawaited_step.py": UNAWAITED}, workers=0)
+    [binding] = app.bindings
+    limits = binding.limits.model_copy(update={"unheard_deliveries": 2})
+    app.bindings = [binding.model_copy(update={"limits": limits})]
+    app.spawn()
     headers = {"Bema-Kind": "state", "Bema-Run": "r1", "Bema-Attempt": "2", "ce-id": "c1", "ce-type": "state.changed"}
     data = b'{"group":"g","key":"k","type":"created","old":null,"new":1}'
     await app.js.publish(Outgoing(names.retry(app.root, "unawaited", "r1"), data, headers))
     [letter] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
     assert letter.headers["Bema-Reason"] == "NotHeard"
-    assert "expected a Step with a trigger of kind state, found none" in letter.headers["Bema-Errors"]
+    assert "expected a Step with a trigger for this change of the state, found none" in letter.headers["Bema-Errors"]
     await app.wait_idle()
