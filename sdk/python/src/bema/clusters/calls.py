@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import ssl
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import incluster_config, kube_config
+from kubernetes.aio.config import ConfigException, incluster_config, kube_config
 
-from bema.clusters.errors import Conflict, Gone, KubeError, Refused, Unavailable
+from bema.clusters.errors import Conflict, Gone, KubeError, NoAccess, Refused, Unavailable
 from bema.clusters.kinds import Kind
 
 Object = Mapping[str, Any]
@@ -66,17 +67,47 @@ async def from_file(kubeconfig: str) -> Access:
 
 
 async def from_config(config: Object) -> Access:
-    """The current context of a kubeconfig that was read already, its paths absolute."""
+    """The current context of a kubeconfig that was read already, its paths absolute. Raises `NoAccess`."""
     found = Configuration()
-    await _load_config(config, client_configuration=found)
+    with _complaints() as complaints, _presentable("what the kubeconfig presents"):
+        await _load_config(config, client_configuration=found)
+        ssl_context(found)
+    if complaints:
+        raise NoAccess("; ".join(complaints))
     return found
 
 
 def in_cluster() -> Access:
-    """The pod's ServiceAccount. Its token is read again by itself."""
+    """The pod's ServiceAccount. Its token is read again by itself. Raises `NoAccess`."""
     found = Configuration()
-    _load_in_cluster(client_configuration=found)
+    with _presentable("the pod's ServiceAccount"):
+        _load_in_cluster(client_configuration=found)
     return found
+
+
+@contextlib.contextmanager
+def _presentable(what: str) -> Iterator[None]:
+    """The package raises whatever went wrong while it read a file, ran a program or decoded what that said."""
+    try:
+        yield
+    except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        raise NoAccess(f"{what} cannot be used: {error}") from error
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """What the package only logs, such as a program for credentials that failed: it would go on without any."""
+    said: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("kubernetes.aio.config.kube_config")
+    logger.addHandler(handler)
+    before, logger.propagate = logger.propagate, False
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
 
 
 def ssl_context(found: Access) -> ssl.SSLContext:
@@ -98,14 +129,12 @@ class Client:
         found: Access,
         *,
         agent: str,
-        headers: Mapping[str, str] | None = None,
         timeout: float = TIMEOUT,
         pauses: Sequence[float] = RETRY_AFTER,
     ) -> None:
         """`timeout`: seconds for each try; `pauses`: seconds before each further one."""
         self._client: Any = ApiClient(configuration=found)
         self._client.user_agent = agent
-        self._headers = headers or {}
         self._timeout = timeout
         self._pauses = pauses
 
@@ -191,7 +220,7 @@ class Client:
         content_type: str,
         timeout: aiohttp.ClientTimeout,
     ) -> Any:
-        headers = {"Accept": "application/json, */*", "Content-Type": content_type, **self._headers}
+        headers = {"Accept": "application/json, */*", "Content-Type": content_type}
         request = await self._client.param_serialize(
             method,
             path,

@@ -4,7 +4,8 @@ KubeError
 ├── Gone            the object that was asked for does not exist, and the API server says so by name
 ├── Refused         the content or the right is wrong; trying again soon cannot help
 ├── Conflict        another object or another version is in the way
-└── Unavailable     nobody answered, or not now
+├── Unavailable     nobody answered, or not now
+└── NoAccess        nothing was asked: what a kubeconfig presents cannot be used
 """
 
 from __future__ import annotations
@@ -34,3 +35,7 @@ class Conflict(KubeError):
 
 class Unavailable(KubeError):
     """Nobody answered, or not now."""
+
+
+class NoAccess(KubeError):
+    """What a kubeconfig, or a pod, has to present cannot be used."""
