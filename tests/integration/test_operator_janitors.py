@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -92,3 +93,16 @@ async def test_an_app_that_cannot_be_swept_keeps_no_other_from_it(place: Place) 
     await place.janitors({"a": "u1", "b": "u2"}).sweep()
     assert await place.messages(second) == {"meta"}
     assert "evt" in await place.messages(first)
+
+
+async def test_what_only_the_operator_knows_of_the_broker_is_measured(place: Place) -> None:
+    def measured(name: str, **labels: str) -> float | None:
+        return place.measures.registry.get_sample_value(f"bema_operator_broker_{name}", labels)
+
+    version = ".".join(map(str, place.js.connection.server_version))
+    await waits.until(lambda: measured("connected") == 1, "the connection to be measured")
+    assert measured("info", version=version) == 1
+    assert math.isnan(measured("clock_skew_seconds") or 0)
+    await place.make("shop", "u1")
+    await place.broker.look()
+    assert abs(measured("clock_skew_seconds") or 9) < 1

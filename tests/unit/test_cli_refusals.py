@@ -13,7 +13,8 @@ from bema_cli.kubeconfigs import Place
 
 PLACE = Place(context="blue", namespace="shop", server="https://blue", config={})
 STEPS = "/apis/bema.dev/v1alpha1/namespaces/shop/steps"
-FORBIDDEN = 'steps.bema.dev is forbidden: User "ann" cannot list resource "steps" in API group "bema.dev" in the namespace "shop"'
+WHO = 'steps.bema.dev is forbidden: User "ann"'
+FORBIDDEN = f'{WHO} cannot list resource "steps" in API group "bema.dev" in the namespace "shop"'
 
 
 def answer(code: int, data: bytes, path: str = STEPS) -> errors.KubeError:

@@ -65,6 +65,21 @@ Namespace = Annotated[
 ]
 
 
+def _dev_only(value: str | None) -> None:
+    if value is not None:
+        raise typer.BadParameter(
+            "this command works on `bema dev` for now, not on a cluster: expected --dir FOLDER, or --nats URL with "
+            f"--app NAME, found {value!r}"
+        )
+
+
+DevOnly = Annotated[
+    str | None,
+    typer.Option("--context", "--kubeconfig", "--namespace", "-n", hidden=True, callback=_dev_only),
+]
+"""For commands that do not speak to a cluster yet: they say so."""
+
+
 def place(kubeconfig: Path | None, context: str | None, namespace: str | None) -> kubeconfigs.Place:
     """The cluster that is meant. Raises `KubeconfigInvalid`."""
     if namespace is not None and not names.is_label(namespace):

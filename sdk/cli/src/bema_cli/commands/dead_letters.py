@@ -39,6 +39,7 @@ def dlq_list(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """List dead letters, the oldest first."""
@@ -60,6 +61,7 @@ def dlq_show(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """Show a dead letter: its event, and the errors of its attempts."""
@@ -82,6 +84,7 @@ def dlq_edit(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """Replace the data of a dead letter. It stays one; everything else of it is kept."""
@@ -120,6 +123,7 @@ def dlq_redrive(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """Send the events of dead letters again, each as a run of its own: one, several, or all that are meant."""
@@ -155,6 +159,7 @@ def dlq_discard(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """Remove dead letters for good: one, several, or all that are meant."""
