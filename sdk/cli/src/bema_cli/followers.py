@@ -81,7 +81,7 @@ async def _there(cluster: Cluster, request: Request, pods: list[_Pod], tell: Tel
     async def one(pod: _Pod) -> list[Line]:
         async with turns:
             try:
-                return [line async for line in _lines(cluster, request, pod, follow=False)]
+                return [line async for line in _lines(cluster, request, pod, tell, follow=False)]
             except (Gone, Refused) as error:
                 if isinstance(error, Refused) and error.code != CANNOT_BE_HAD:
                     raise
@@ -92,7 +92,9 @@ async def _there(cluster: Cluster, request: Request, pods: list[_Pod], tell: Tel
     return list(log_lines.last(log_lines.merged(logs), request.tail))
 
 
-async def _lines(cluster: Cluster, request: Request, pod: _Pod, *, follow: bool) -> AsyncGenerator[Line, None]:
+async def _lines(
+    cluster: Cluster, request: Request, pod: _Pod, tell: Tell, *, follow: bool
+) -> AsyncGenerator[Line, None]:
     """The wanted lines behind a pod's position, which moves on."""
     query = {"container": step_pods.CONTAINER, "timestamps": "true"}
     since = max(pod.position.at, request.choice.since)
@@ -109,7 +111,10 @@ async def _lines(cluster: Cluster, request: Request, pod: _Pod, *, follow: bool)
     async with contextlib.aclosing(cluster.lines(step_pods.log_path(pod.object), query)) as found:
         async for data in found:
             line = log_lines.parse(name, data)
-            if line is not None and pod.position.passes(line) and request.choice.takes(line):
+            if line is None:
+                # The kubelet says so in place of a log that it has removed just now.
+                tell(Note(f"pod {name}: {data.decode('utf-8', 'replace')}", "warning"))
+            elif pod.position.passes(line) and request.choice.takes(line):
                 yield line
 
 
@@ -209,7 +214,7 @@ class _Following:
     async def _stream(self, pod: _Pod) -> bool:
         """One answer, until the server ends it; whether the pod is gone."""
         try:
-            async for line in _lines(self._cluster, self._request, pod, follow=True):
+            async for line in _lines(self._cluster, self._request, pod, self._tell, follow=True):
                 self._tell(line)
         except Gone:
             return True

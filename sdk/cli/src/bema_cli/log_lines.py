@@ -99,7 +99,7 @@ class Position:
 
 
 def parse(pod: str, data: bytes) -> Line | None:
-    """A line as the API server gives it with `timestamps`; None when it is cut off before its text."""
+    """A line as the API server gives it with `timestamps`; None when it comes without its time."""
     stamp, _, text = data.decode("utf-8", "replace").partition(" ")
     at = nanos(stamp)
     return None if at is None else Line(pod, at, text, _record(text))
