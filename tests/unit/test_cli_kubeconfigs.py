@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bema.clusters import calls
+from bema.clusters.errors import NoAccess
 from bema_cli import kubeconfigs
 from bema_cli.kubeconfigs import File, KubeconfigInvalid, Wanted
 
@@ -86,6 +88,36 @@ def test_where_it_is_looked_for(tmp_path: Path) -> None:
     assert kubeconfigs.find(Wanted(kubeconfig=given), environment, tmp_path).context == "given"
     assert kubeconfigs.find(Wanted(), environment, tmp_path).context == "listed"
     assert kubeconfigs.find(Wanted(), {}, tmp_path).context == "config"
+
+
+def program(tmp_path: Path, text: str) -> dict[str, Any]:
+    """The config of a place whose credentials a program gives."""
+    path = tmp_path / "login"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o700)
+    found = config("blue", exec={"command": "./login", "apiVersion": "client.authentication.k8s.io/v1"})
+    found["clusters"][0]["cluster"] = {"server": "http://blue"}
+    place = kubeconfigs.choose([File(tmp_path / "config", found)], Wanted())
+    assert place.config is not None
+    return dict(place.config)
+
+
+async def test_a_program_gives_the_credentials(tmp_path: Path) -> None:
+    said = '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "secret"}}'
+    access = await calls.from_config(program(tmp_path, f"echo '{said}'"))
+    assert access.api_key == {"BearerToken": "Bearer secret"}
+
+
+async def test_a_program_that_fails_is_no_reason_to_go_on_without_credentials(tmp_path: Path) -> None:
+    with pytest.raises(NoAccess, match=r"exec: process returned 3.*not today"):
+        await calls.from_config(program(tmp_path, "echo not today >&2; exit 3"))
+
+
+async def test_a_certificate_that_is_none(tmp_path: Path) -> None:
+    place = kubeconfigs.choose([file(str(tmp_path / "config"), config("blue"))], Wanted())
+    assert place.config is not None
+    with pytest.raises(NoAccess, match=r"what the kubeconfig presents cannot be used: File does not exists: .*/ca.crt"):
+        await calls.from_config(place.config)
 
 
 def test_no_kubeconfig_is_said_with_where_it_was_looked_for(tmp_path: Path) -> None:

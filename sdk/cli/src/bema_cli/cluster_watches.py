@@ -42,12 +42,16 @@ async def watch(cluster: Cluster, kind: Kind, namespace: str | None, **query: st
                     failures = 0
                     yield change
             failures = 0
+            # Also where something ends every watch as soon as it has begun.
+            await asyncio.sleep(PAUSES[0])
         except Expired:
             sight.version = ""
+            await asyncio.sleep(PAUSES[0])
         except Refused as error:
             if error.code != sights.EXPIRED:
                 raise
             sight.version = ""
+            await asyncio.sleep(PAUSES[0])
         except Unavailable as error:
             sight.version = ""
             yield Lost(str(error))

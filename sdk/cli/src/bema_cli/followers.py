@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from bema.clusters import kinds
@@ -54,6 +55,16 @@ class _Pod:
     position: Position = field(default_factory=Position)
     removed: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class _End(Enum):
+    """How the answer to a request for a log ended."""
+
+    WHOLE = "whole"
+    LOST = "lost"
+    """Something may be missing."""
+    GONE = "gone"
+    """The pod is not there any more."""
 
 
 async def read(cluster: Cluster, request: Request, tell: Tell) -> None:
@@ -201,30 +212,32 @@ class _Following:
                 pod.news.clear()
                 await pod.news.wait()
                 continue
-            if await self._stream(pod):
+            end = await self._stream(pod)
+            if end is _End.GONE:
                 break
-            if pod.removed or step_pods.started(pod.object) != container or not step_pods.runs(pod.object):
+            is_over = pod.removed or step_pods.started(pod.object) != container or not step_pods.runs(pod.object)
+            if end is _End.WHOLE and is_over:
                 done = container
             else:
-                # Its end has not been told yet, or the kubelet has closed a connection.
+                # Lost; or its end has not been told yet, or the kubelet has closed a connection.
                 await asyncio.sleep(PAUSE)
         self._tell(Note(f"pod {step_pods.name(pod.object)} went"))
         del self._pods[uid], self._tasks[uid]
 
-    async def _stream(self, pod: _Pod) -> bool:
-        """One answer, until the server ends it; whether the pod is gone."""
+    async def _stream(self, pod: _Pod) -> _End:
+        """One answer, until the server ends it."""
         try:
             async for line in _lines(self._cluster, self._request, pod, self._tell, follow=True):
                 self._tell(line)
         except Gone:
-            return True
+            return _End.GONE
         except Refused as error:
             if error.code != CANNOT_BE_HAD:
                 raise
         except Unavailable:
             # The watch of the pods says why, and it asks for new credentials if that is what it takes.
-            pass
-        return False
+            return _End.LOST
+        return _End.WHOLE
 
 
 async def find(cluster: Cluster, namespace: str, step: str) -> list[str] | None:
