@@ -276,21 +276,34 @@ def test_logs_of_a_schedules_jobs_and_of_a_step_without_pods(space: Space) -> No
     assert "said" in {record.get("message") for record in space.records("nightly")}
 
 
+ONCE_UNLUCKY = """
+import pathlib
+
+if not pathlib.Path("/tmp/seen").exists():
+    pathlib.Path("/tmp/seen").touch()
+    raise ValueError("no such luck")
+
+async def handler(input, ctx):
+    pass
+"""
+
+
 def test_logs_before_the_last_restart(space: Space) -> None:
+    space.ready(step("lucky", EVENT, text=ONCE_UNLUCKY))
+    now, before = str(space.records("lucky")), str(space.records("lucky", "--previous"))
+    assert ("no such luck" in now, "Ready: lucky" in now) == (False, True)
+    assert ("no such luck" in before, "Ready: lucky" in before) == (True, False)
+
+
+def test_logs_of_a_container_that_waits_to_be_started_again(space: Space) -> None:
     space.apply(step("broken", EVENT, text="raise ValueError('no such luck')"))
 
-    def restarted() -> bool:
-        found = json.loads(space.kubectl("get", "pods", "-o", "json"))["items"]
-        return any(item["restartCount"] for pod in found for item in pod["status"].get("containerStatuses", ()))
+    def told() -> bool:
+        """The kubelet may have removed the log before, and not yet have written the next."""
+        return "no such luck" in str(space.records("broken"))
 
-    waits.until_sync(restarted, "the container to be started again", timeout=60)
-    # Between two restarts the kubelet may have removed the one log, and not yet have written the other.
-    for more in ((), ("--previous",)):
-
-        def told(more: tuple[str, ...] = more) -> bool:
-            return "no such luck" in str(space.records("broken", *more))
-
-        waits.until_sync(told, f"the container's last words {more}", timeout=60)
+    space.kubectl("wait", "--for=jsonpath={.status.conditions[0].reason}=CrashLoop", "step/broken", "--timeout=60s")
+    waits.until_sync(told, "the container's last words", timeout=60)
 
 
 def test_following_picks_up_new_pods_and_lets_go_of_old_ones(space: Space) -> None:
