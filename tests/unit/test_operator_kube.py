@@ -23,6 +23,7 @@ def status(message: str = "m", **fields: Any) -> bytes:
         pytest.param(422, status(), errors.Refused, id="invalid content"),
         pytest.param(500, status("failed to create typed patch object (…)"), errors.Refused, id="content, as a 500"),
         pytest.param(500, status("failed to convert new object (…)"), errors.Refused, id="a quantity, as a 500"),
+        pytest.param(500, status("failed to convert merged object (…)"), errors.Refused, id="one merged, as a 500"),
         pytest.param(500, status("boom"), errors.Unavailable, id="another 500"),
         pytest.param(429, status(), errors.Unavailable, id="too many requests"),
         pytest.param(401, status(), errors.Unavailable, id="a token that has just been replaced"),
