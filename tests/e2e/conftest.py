@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,7 @@ from tools.cluster import clusters
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[clusters.Cluster]:
     """A cluster of this session's own, checked to be the one that it started."""
-    with clusters.running("e2e") as running:
+    with clusters.running(os.environ.get("BEMA_E2E_CLUSTER") or "e2e") as running:
         running.verify()
         yield running
 

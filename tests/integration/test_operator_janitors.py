@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -106,3 +107,16 @@ async def test_what_became_of_overdue_timers_is_measured(place: Place) -> None:
     assert 'bema_operator_stuck_timers_total{app="shop"} 1.0' in text
     assert 'bema_operator_leftover_timers_total{app="shop"} 1.0' in text
     assert await place.js.subjects(stream, names.timers(root)) == [names.retry_timer(root, "pay", "forgotten")]
+
+
+async def test_what_only_the_operator_knows_of_the_broker_is_measured(place: Place) -> None:
+    def measured(name: str, **labels: str) -> float | None:
+        return place.measures.registry.get_sample_value(f"bema_operator_broker_{name}", labels)
+
+    version = ".".join(map(str, place.js.connection.server_version))
+    await waits.until(lambda: measured("connected") == 1, "the connection to be measured")
+    assert measured("info", version=version) == 1
+    assert math.isnan(measured("clock_skew_seconds") or 0)
+    await place.make("shop", "u1")
+    await place.broker.look()
+    assert abs(measured("clock_skew_seconds") or 9) < 1

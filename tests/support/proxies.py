@@ -1,5 +1,5 @@
-"""A TCP proxy in front of a nats-server: it can cut connections, at a chosen moment too, swallow a question, hold what
-is sent, and be slow, each direction for itself."""
+"""A TCP proxy in front of a server: it can cut connections, at a chosen moment too, swallow a question, hold what is
+sent, and be slow, each direction for itself."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Proxy:
     """Forwards bytes. While armed, cuts the connection around a piece from the client for which `matches` holds:
     before the server gets it, or after the server has got it and before the client hears the answer."""
 
-    def __init__(self, target_port: int) -> None:
-        self._target = target_port
+    def __init__(self, target_port: int, host: str = "127.0.0.1") -> None:
+        self._target = (host, target_port)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_cut = False
@@ -97,7 +97,7 @@ class Proxy:
         try:
             if self._is_cut:
                 raise ConnectionResetError("cut")
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            up_reader, up_writer = await asyncio.open_connection(*self._target)
         except (OSError, asyncio.CancelledError):
             self._tasks.discard(task)
             writer.close()

@@ -86,6 +86,8 @@ class Broker:
             self._start_afresh()
             while True:
                 self._measures.broker.set(connection.is_connected)
+                if connection.is_connected:
+                    self._measures.broker_version(connection.server_version)
                 self._note(is_connected=connection.is_connected)
                 await asyncio.sleep(1)
         finally:
@@ -189,9 +191,13 @@ class Broker:
 
     async def look(self) -> None:
         """Read the backlogs of all Steps, one request per app, and have those looked at whose backlog has changed or
-        whose stream or consumer is missing. Raises `BrokerError`."""
+        whose stream or consumer is missing. Compare the clocks, too. Raises `BrokerError`."""
         js = self._connected()
         existing = await admin.stream_names(js)
+        if existing:
+            await admin.hear_clock(js, min(existing))
+            now = js.connection.clock.now()
+            self._measures.skew.set(now.broker - now.here)
         by_stream: dict[str, list[Key]] = {}
         for key, held in self._held.items():
             if held.stream not in existing:

@@ -13,6 +13,7 @@ import dotenv
 import typer
 
 from bema.contract import errors, letters, names
+from bema_cli import kubeconfigs
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 Folder = Annotated[
@@ -64,6 +65,42 @@ All = Annotated[bool, typer.Option("--all", help="All there are.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 App = Annotated[str | None, typer.Option("--app", help="Name of the app: its namespace, or the folder's name.")]
+
+Context = Annotated[
+    str | None, typer.Option("--context", help="Context of the kubeconfig.", show_default="the current one")
+]
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--kubeconfig", help="Kubeconfig file.", show_default="KUBECONFIG, else ~/.kube/config", dir_okay=False
+    ),
+]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Namespace of the Steps.", show_default="that of the context")
+]
+
+
+def _dev_only(value: str | None) -> None:
+    if value is not None:
+        raise typer.BadParameter(
+            "this command works on `bema dev` for now, not on a cluster: expected --dir FOLDER, or --nats URL with "
+            f"--app NAME, found {value!r}"
+        )
+
+
+DevOnly = Annotated[
+    str | None,
+    typer.Option("--context", "--kubeconfig", "--namespace", "-n", hidden=True, callback=_dev_only),
+]
+"""For commands that do not speak to a cluster yet: they say so."""
+
+
+def place(kubeconfig: Path | None, context: str | None, namespace: str | None) -> kubeconfigs.Place:
+    """The cluster that is meant. Raises `KubeconfigInvalid`."""
+    if namespace is not None and not names.is_label(namespace):
+        raise typer.BadParameter(f"expected a namespace such as my-shop, found {namespace!r}", param_hint="--namespace")
+    wanted = kubeconfigs.Wanted(kubeconfig=kubeconfig, context=context, namespace=namespace)
+    return kubeconfigs.find(wanted, os.environ, Path.home())
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

@@ -40,6 +40,8 @@ LABEL_PART_OF = "app.kubernetes.io/part-of"
 LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
 ANNOTATION_HASH = "bema.dev/hash"
 ANNOTATION_ADOPT_STREAM = "bema.dev/adopt-stream"
+ANNOTATION_VERSION = "bema.dev/version"
+ANNOTATION_SCHEMA = "bema.dev/schema"
 
 ENV_JOB_NAME = "BEMA_JOB_NAME"
 ENV_NATS_URL = "BEMA_NATS_URL"
