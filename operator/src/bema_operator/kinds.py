@@ -34,10 +34,12 @@ CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
 CRON_JOB = Kind("batch", "v1", "cronjobs", "CronJob")
 SERVICE = Kind("", "v1", "services", "Service")
+DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+NETWORK_POLICY = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 POD = Kind("", "v1", "pods", "Pod")
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace")
 
-CHILDREN = (CONFIG_MAP, SERVICE, DEPLOYMENT, CRON_JOB)
+CHILDREN = (CONFIG_MAP, NETWORK_POLICY, SERVICE, DISRUPTION_BUDGET, DEPLOYMENT, CRON_JOB)
 """What a Step may own, in the order in which it is applied."""
 
 
