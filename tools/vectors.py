@@ -242,6 +242,13 @@ NAMES: tuple[Case, ...] = (
     _call("the id of a change", "changed_event", run="r1", number=2),
     _call("what a Step watches", "watch", root="bema.shop", step="pay"),
     _call("what every Step watches", "watch", root="bema.shop"),
+    _call(
+        "a run that may end its process",
+        "suspect",
+        root="bema.shop",
+        step="pay",
+        run="0af7651916cd43dd8448eb211c80319c",
+    ),
     _call("the Step of a consumer", "step_of_durable", durable="pay"),
     _call("the Step of a partition's consumer", "step_of_durable", durable="pay_3"),
     _call("the run of a batch", "run_of_batch", step="count", runs=["r1", "r2"]),

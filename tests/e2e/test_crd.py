@@ -123,6 +123,17 @@ REFUSED = [
         ],
         id="a batch beside another trigger",
     ),
+    *(
+        pytest.param(
+            triggered({"event": {"topics": ["a"], "batch": batch}}, maxInFlight=in_flight),
+            [
+                "spec.maxInFlight: Invalid value: expected maxInFlight to be at least the size of a batch, or none "
+                "would ever fill"
+            ],
+            id=f"fewer in flight than in a batch of {batch.get('size', 'the default size')}",
+        )
+        for batch, in_flight in (({"size": 8}, 7), ({}, 99))
+    ),
     pytest.param(triggered({"event": None}), [f"spec.triggers[0]: {ONE_MEMBER}"], id="a null for a member"),
     *(
         pytest.param(
@@ -283,15 +294,25 @@ def test_an_unknown_field_is_refused_by_name(kept: Steps, manifest: dict[str, An
     )
 
 
-def test_where_a_step_begins_cannot_change_once_it_hears_events(kept: Steps) -> None:
-    kept.kubectl("apply", "-f", "-", input=json.dumps(triggered(capture="Off") | {"metadata": {"name": "begins"}}))
-    said = kept.refusal("patch", "step", "begins", "--type=merge", "--patch", '{"spec": {"deliverFrom": "Now"}}')
+@pytest.mark.parametrize(
+    ("name", "trigger"),
+    [
+        pytest.param("hears-events", EVENT, id="events"),
+        pytest.param("hears-state", {"state": {"group": "orders"}}, id="changes of the state"),
+    ],
+)
+def test_where_a_step_begins_cannot_change_once_it_hears_events(
+    kept: Steps, name: str, trigger: dict[str, Any]
+) -> None:
+    manifest = triggered(trigger, capture="Off") | {"metadata": {"name": name}}
+    kept.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+    said = kept.refusal("patch", "step", name, "--type=merge", "--patch", '{"spec": {"deliverFrom": "Now"}}')
     assert said == (
-        'The Step "begins" is invalid: spec.deliverFrom: Forbidden: deliverFrom says where a new Step begins and '
+        f'The Step "{name}" is invalid: spec.deliverFrom: Forbidden: deliverFrom says where a new Step begins and '
         "cannot change afterwards; give the Step another name"
     )
     cron = {"triggers": [{"cron": {"schedule": "@daily"}}], "deliverFrom": "Now"}
-    kept.kubectl("patch", "step", "begins", "--type=merge", "--patch", json.dumps({"spec": cron}))
+    kept.kubectl("patch", "step", name, "--type=merge", "--patch", json.dumps({"spec": cron}))
 
 
 def test_the_server_takes_the_schema_as_structural(kept: Steps) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from bema.contract import names
 from tests.support import waits
 
@@ -113,3 +115,32 @@ async def test_a_plain_handler_gets_a_list_of_its_models(start_app) -> None:
     await app.wait_state("total", "n", 21)
     [letter] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
     assert letter.headers["Bema-Reason"] == "Invalid"
+
+
+ASKS = """
+{kind} asks(data, ctx):
+    if data % 2 == 0:
+        {wait}ctx.state.set("g", "k", data)
+    if data == 4:
+        raise ValueError("too late")
+    return True
+config = {{"triggers": [{{"event": {{"topics": ["asks"], "condition": asks,
+                        "batch": {{"size": 5, "timeoutSeconds": 5}}}}}}], "retry": {{"maxAttempts": 1}}}}
+{kind} handler(items, ctx):
+    {wait}ctx.state.set("handled", "n", items)
+"""
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_what_a_condition_asks_for_fails_its_item_alone_and_is_not_done(start_app, is_async: bool) -> None:
+    kind, wait = ("async def", "await ") if is_async else ("def", "")
+    app = await start_app({"steps/asks_step.py": ASKS.format(kind=kind, wait=wait)}, workers=0)
+    for number in range(1, 6):
+        await app.emit("asks", number)
+    app.spawn()
+    await waits.until(lambda: app.state("handled", "n"), "the handled items", explain=app.explain)
+    await app.wait_idle()
+    assert await app.state("handled", "n") == [1, 3, 5]
+    letters = {json.loads(letter.data): letter.headers["Bema-Reason"] for letter in await app.dead_letters()}
+    assert letters == {2: "NonRetryable", 4: "AttemptsExhausted"}
+    assert await app.state("g", "k") is None

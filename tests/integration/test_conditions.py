@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from bema.contract import names
 from tests.support import waits
 
 STEP = """
@@ -55,3 +58,27 @@ async def test_a_condition_that_raises_is_a_failed_attempt(start_app) -> None:
     [letter] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
     assert (letter.headers["Bema-Attempt"], letter.headers["Bema-Reason"]) == ("2", "AttemptsExhausted")
     assert "no condition for that" in letter.headers["Bema-Errors"]
+
+
+ASKS = """
+{kind} asks(data, ctx):
+    {wait}ctx.state.set("g", "k", data)
+    return True
+config = {{"triggers": [{{"event": {{"topics": ["asks"], "condition": asks}}}}], "retry": {{"maxAttempts": 3}}}}
+{kind} handler(data, ctx):
+    {wait}ctx.state.set("ran", "k", data)
+"""
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_condition_that_writes_fails_for_good_and_nothing_is_written(start_app, is_async: bool) -> None:
+    kind, wait = ("async def", "await ") if is_async else ("def", "")
+    app = await start_app({"steps/asks_step.py": ASKS.format(kind=kind, wait=wait)})
+    await app.emit("asks", 1)
+    ends = names.end_filter(app.root, "asks")
+    [end] = await waits.until(lambda: app.messages(ends), "the end of the run", explain=app.explain)
+    assert json.loads(end.data)["outcome"] == "dead"
+    [letter] = await app.dead_letters()
+    assert (letter.headers["Bema-Attempt"], letter.headers["Bema-Reason"]) == ("1", "NonRetryable")
+    assert "expected a yes or no, found one that emits or writes" in letter.headers["Bema-Errors"]
+    assert (await app.state("g", "k"), await app.state("ran", "k")) == (None, None)

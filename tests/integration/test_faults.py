@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import signal
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -103,6 +105,29 @@ async def test_a_commit_whose_answer_was_cut_off_takes_effect_once(start_app, pr
     assert len(await app.events("b")) == 1
     assert len(await app.messages(f"{app.root}.end.>")) == 1
     assert ran(app) == 1, "the run was in hand all the time: nothing had to be executed again"
+
+
+PUT_OFF = """
+config = {"triggers": [{"event": {"topics": ["do"]}}], "emits": ["later"]}
+async def handler(data, ctx):
+    await ctx.timers.cancel("quiet")
+    await ctx.emit("later", 1, id="quiet", delay=data)
+    await ctx.state.increment("done", "count")
+"""
+
+
+async def test_a_timer_is_put_off_also_by_a_commit_that_is_sent_again(start_app, proxy: Proxy) -> None:
+    """The leader is asked what became of the first one, and tells that the timer's id is in use: by what is put off."""
+    app = await start_app({"steps/put_off_step.py": PUT_OFF}, nats_url=proxy.url)
+    await app.emit("do", 3600)
+    await app.wait_state("done", "count", 1)
+    proxy.cut_at(b"Nats-Batch-Commit", before=True)
+    await app.emit("do", 7200)
+    await app.wait_state("done", "count", 2, timeout=30)
+    assert proxy.cuts == 1
+    stored = await app.js.get_last(app.stream, names.timer(app.root, "quiet"))
+    due = datetime.datetime.fromisoformat(stored.headers["Nats-Schedule"].removeprefix("@at ")).timestamp()
+    assert 7140 < due - time.time() < 7260
 
 
 async def test_every_commit_cut_off_now_and_then_still_adds_up(start_app, proxy: Proxy) -> None:

@@ -321,6 +321,41 @@ async def test_a_worker_does_not_outlive_a_runtime_that_is_killed(start_app, sou
     await waits.until(lambda: not is_alive(worker), "the end of the worker", timeout=10)
 
 
+SHELL = """
+import subprocess
+config = {"triggers": [{"event": {"topics": ["a"]}}], %s}
+def handler(data, ctx):
+    listed = subprocess.run(["ls", "-l", "/proc/self/fd"], close_fds=False, capture_output=True, check=True, text=True)
+    ctx.state.set("shell", "open", listed.stdout)
+"""
+
+
+async def test_what_a_handler_starts_does_not_get_the_workers_socket(start_app) -> None:
+    """Whoever held it could speak for the worker, and keep the runtime from seeing its end."""
+    app = await start_app({"steps/shell_step.py": SHELL % PROCESS})
+    [worker] = workers(app)
+    assert any(link.readlink().name.startswith("socket:") for link in Path(f"/proc/{worker}/fd").iterdir())
+    await app.emit("a", 1)
+    found = await waits.until(lambda: app.state("shell", "open"), "what is open", timeout=20, explain=app.explain)
+    assert "/dev/null" in found
+    assert "socket:" not in found
+
+
+async def test_a_file_of_the_app_does_not_stand_in_for_a_module_of_the_worker(
+    start_app, monkeypatch, tmp_path: Path
+) -> None:
+    app = await start_app({"steps/slow_step.py": SLOW % PROCESS}, workers=0)
+    (tmp_path / "uvloop.py").write_text("raise ImportError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    before = asyncio.all_tasks()
+    invoker = process_invokers.ProcessInvoker(app.binding("slow"))
+    try:
+        await invoker.start(Listener())
+    finally:
+        invoker.close()
+        await waits.until(lambda: asyncio.all_tasks() <= before, "the end of all that it began")
+
+
 CRON = """
 config = {"triggers": [{"cron": {"schedule": "0 2 * * *"}}], %s}
 async def handler(data, ctx):

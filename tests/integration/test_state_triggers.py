@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from bema.contract import names
+from bema.contract.triggers import Kind
 from bema.ports import dead_letters
 from tests.support import waits
 
@@ -116,6 +117,29 @@ async def handler(data, ctx):
 """
 
 
+THROUGH_BATCH = {
+    "steps/tell_step.py": """
+config = {"triggers": [{"state": {"group": "loop"}}], "emits": ["go"]}
+async def handler(change, ctx):
+    await ctx.emit("go", 1)
+""",
+    "steps/batch_step.py": """
+config = {"triggers": [{"event": {"topics": ["go"], "batch": {"size": 5, "timeoutSeconds": 0.02}}}]}
+async def handler(ones, ctx):
+    await ctx.state.increment("loop", "n")
+""",
+}
+
+
+async def test_changes_that_cause_each_other_through_a_batch_come_to_an_end(start_app) -> None:
+    app = await start_app(THROUGH_BATCH)
+    await app.emit("go", 1)
+    [letter] = await waits.until(app.dead_letters, "a dead letter", timeout=30, explain=app.explain)
+    assert letter.headers["Bema-Reason"] == "StateLoop"
+    await app.wait_idle()
+    assert await app.state("loop", "n") == 17
+
+
 async def test_changes_that_cause_each_other_come_to_an_end(start_app) -> None:
     app = await start_app({"steps/loop_step.py": LOOP})
     await app.emit("go", 1)
@@ -146,6 +170,30 @@ async def test_a_step_that_watches_nothing_any_more_is_not_told(start_app) -> No
     await app.emit("write", [["counter", "a", "set", 2]])
     await app.wait_state("counter", "a", 2)
     assert len(await app.messages(names.changes(app.root))) == 1
+
+
+EDITED = """
+config = {"triggers": [{"event": {"topics": ["told"]}}, {"state": {"group": "orders"}}]}
+async def handler(data, ctx):
+    await ctx.state.set("ran", "with", [data])
+"""
+
+
+async def test_an_event_that_still_comes_to_a_step_that_hears_none_is_a_dead_letter(start_app) -> None:
+    """A workload may be rolled out while the broker is away: its consumer is as it was."""
+    app = await start_app({"steps/edited_step.py": EDITED}, workers=0)
+    [before] = app.bindings
+    seconds = {kind: timeout for kind, timeout in before.timeout_seconds.items() if kind is not Kind.EVENT}
+    limits = before.limits.model_copy(update={"unheard_deliveries": 2})
+    app.bindings = [before.model_copy(update={"events": [], "timeout_seconds": seconds, "limits": limits})]
+    await app.emit("told", 1)
+    app.spawn()
+    ends = names.end_filter(app.root, "edited")
+    [end] = await waits.until(lambda: app.messages(ends), "the end of the run", explain=app.explain)
+    assert json.loads(end.data)["outcome"] == "dead"
+    [letter] = await app.dead_letters()
+    assert (letter.headers["Bema-Reason"], letter.data) == ("NotHeard", b"1")
+    assert await app.state("ran", "with") is None
 
 
 LARGE = """

@@ -80,7 +80,8 @@ def test_code_without_a_handler_is_refused(load: Load) -> None:
 
 def test_a_condition_that_the_code_lacks_lets_nothing_through(load: Load) -> None:
     decided = {"event": {"topics": ["edited"], "condition": {"$comment": handlers.FUNCTION}}}
-    with pytest.raises(errors.StepInvalid, match="decided by a function in the code: expected the same trigger"):
+    said = r"^pay\.py: triggers\[0\]: .* decided by a function in the code: expected the same trigger"
+    with pytest.raises(errors.StepInvalid, match=said):
         load(MODEL + CONFIG + HANDLER, decided)
 
 
@@ -95,3 +96,15 @@ async def test_a_model_for_a_condition_is_a_schema(load: Load) -> None:
     condition = load(MODEL + config + HANDLER, {"event": {"topics": ["a"], "condition": schema}}).conditions[0]
     assert await condition.holds(b'{"id": "1"}', None, None)
     assert not await condition.holds(b"{}", None, None)
+
+
+@pytest.mark.parametrize(
+    "parameters", ["data", "data, ctx", "data, ctx, more=1", "data, *, more=1", "data, **more", "data, *rest"]
+)
+async def test_a_condition_gets_as_much_as_it_takes(load: Load, parameters: str) -> None:
+    function = f"def holds({parameters}):\n    return data == 1\n"
+    config = 'config = {"triggers": [{"event": {"topics": ["a"], "condition": holds}}]}\n'
+    decided = {"event": {"topics": ["a"], "condition": {"$comment": handlers.FUNCTION}}}
+    condition = load(function + config + HANDLER, decided).conditions[0]
+    assert await condition.holds(b"1", 1, None)
+    assert not condition.holds_now(b"2", 2, None)

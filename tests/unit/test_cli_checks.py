@@ -76,6 +76,13 @@ BAD: dict[str, tuple[str, list[str]]] = {
             "invalid: at /type: \"objct\" is not valid under any of the schemas listed in the 'anyOf' keyword"
         ],
     ),
+    "condition_step.py": (
+        config('"triggers": [{"event": {"topics": ["a"], "condition": {"type": "objct"}}}]'),
+        [
+            "steps/condition_step.py: triggers[0].event.condition: expected a JSON Schema (draft 2020-12), found one "
+            "that is invalid: at /type: \"objct\" is not valid under any of the schemas listed in the 'anyOf' keyword"
+        ],
+    ),
     "emit_schema_step.py": (
         config(f'{EVENT}, "emits": [{{"topic": "b", "schema": {{"required": 3}}}}]'),
         [

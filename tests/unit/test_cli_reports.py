@@ -19,6 +19,7 @@ READY = events.Ready(
     steps=[
         events.Running("pay", "steps/pay_step.py", endpoints=[("POST", "http://127.0.0.1:3000/pay")], topics=["order"]),
         events.Running("report", "steps/report_step.py", schedules=["@daily (Etc/UTC)"]),
+        events.Running("audit", "steps/audit_step.py", groups=["orders"]),
         events.Running("person", "steps/person_step.py"),
     ],
 )
@@ -43,6 +44,7 @@ CASES: list[tuple[Event, str]] = [
         "POST   http://127.0.0.1:3000/pay  → pay   \n"
         "event  order                      → pay   \n"
         "cron   @daily (Etc/UTC)           → report\n"
+        "state  orders                     → audit \n"
         "noop   person                             \n"
         "metrics http://127.0.0.1:9/metrics   nats nats://127.0.0.1:4\n",
     ),

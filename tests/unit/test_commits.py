@@ -32,7 +32,9 @@ NOW = 1000.5
 
 def batch(*effects: Effect, reads: dict[tuple[str, str], int] | None = None, **more: Any) -> list[Outgoing]:
     run = units.run(reads=reads or {})
-    return batches.messages(Commit(run, RunOutcome.OK, effects), more.get("found", {}), now=NOW)
+    return batches.messages(
+        Commit(run, RunOutcome.OK, effects), more.get("found", {}), now=NOW, skew=more.get("skew", 0.0)
+    )
 
 
 APPLE = "bema.shop.state.stock.apple"
@@ -80,6 +82,11 @@ UPDATE = UpdateState("stock", "apple", (operations.increment(),))
             batch(UPDATE, found={APPLE: stored(APPLE, b"4", 3)}),
             [Outgoing("bema.shop.state.stock.apple", b"5", {"Nats-Rollup": "sub"}, expected=3)],
             id="a blind change, guarded by what it was made from",
+        ),
+        pytest.param(
+            batch(UPDATE, found={APPLE: stored(APPLE, b"4", 3, Nats_TTL="60s")}, skew=-20.0),
+            [Outgoing("bema.shop.state.stock.apple", b"5", {"Nats-Rollup": "sub", "Nats-TTL": "75s"}, expected=3)],
+            id="a blind change of what goes away by the broker's clock, which is 20 s behind",
         ),
         pytest.param(
             batch(EmitEvent("order.paid", b'{"n":1}', 1, "ann", {"X-Tenant": "acme"})),

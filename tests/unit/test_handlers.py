@@ -313,6 +313,16 @@ def test_where_schemas_come_from(load: Load, text: str, triggers: list[dict[str,
             id="in a trigger",
         ),
         pytest.param(
+            '{"triggers": [{"event": {"topics": ["a"], "condition": lambda data, ctx, more: True}}]}',
+            [f"{FILE}: expected a condition(input, ctx), found one of (data, ctx, more)"],
+            id="a condition with too many parameters",
+        ),
+        pytest.param(
+            '{"triggers": [{"event": {"topics": ["a"], "condition": asyncio.sleep}}]}',
+            [f"{FILE}: expected a plain function for the condition of a plain handler, found an `async def`"],
+            id="a condition that nobody would await",
+        ),
+        pytest.param(
             '{"triggers": [{"event": {"topics": ["a"]}}], "timeoutSeconds": "soon"}',
             [
                 f"{FILE}: timeoutSeconds: input should be a valid number, unable to parse string as a number, "
@@ -323,10 +333,43 @@ def test_where_schemas_come_from(load: Load, text: str, triggers: list[dict[str,
     ],
 )
 def test_what_is_wrong_in_a_config_is_named_with_its_file(load: Load, config: str, lines: list[str]) -> None:
-    found = load(f"config = {config}\ndef handler(data, ctx): ...")
+    found = load(f"import asyncio\nconfig = {config}\ndef handler(data, ctx): ...")
     with pytest.raises(errors.StepInvalid) as caught:
         handlers.spec_of(found, {"entrypoint": FILE, "image": "none"})
     assert str(caught.value).splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("condition", "handler"),
+    [
+        pytest.param("lambda data, ctx, more=1: True", "def", id="a default"),
+        pytest.param("lambda data, ctx, *rest, **more: True", "def", id="more than the two, or none"),
+        pytest.param("asyncio.sleep", "async def", id="one that is awaited"),
+    ],
+)
+def test_a_condition_may_be_a_function_of_two(load: Load, condition: str, handler: str) -> None:
+    config = f'import asyncio\nconfig = {{"triggers": [{{"event": {{"topics": ["a"], "condition": {condition}}}}}]}}\n'
+    spec = handlers.spec_of(load(f"{config}{handler} handler(data, ctx): ..."), {"entrypoint": FILE, "image": "none"})
+    assert spec.events[0].condition == {"$comment": handlers.FUNCTION}
+
+
+def test_triggers_may_be_written_with_helpers(load: Load) -> None:
+    text = """
+from bema import event, state
+config = {"triggers": [
+    event("a", "b", condition={"type": "object"}, ordering={}),
+    state("g"),
+    state("h", key="k", condition={"type": "object"}),
+]}
+def handler(data, ctx): ...
+"""
+    spec = handlers.spec_of(load(text), {"entrypoint": FILE, "image": "none"})
+    condition = {"condition": {"type": "object"}}
+    assert spec.dump()["triggers"] == [
+        {"event": {"topics": ["a", "b"], "ordering": {}, **condition}},
+        {"state": {"group": "g"}},
+        {"state": {"group": "h", "key": "k", **condition}},
+    ]
 
 
 def test_a_config_is_left_as_its_author_wrote_it(load: Load) -> None:

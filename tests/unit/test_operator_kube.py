@@ -23,6 +23,7 @@ def status(message: str = "m", **fields: Any) -> bytes:
         pytest.param(422, status(), kube.Refused, id="invalid content"),
         pytest.param(500, status("failed to create typed patch object (…)"), kube.Refused, id="content, as a 500"),
         pytest.param(500, status("failed to convert new object (…)"), kube.Refused, id="a quantity, as a 500"),
+        pytest.param(500, status("failed to convert merged object (…)"), kube.Refused, id="one merged, as a 500"),
         pytest.param(500, status("boom"), kube.Unavailable, id="another 500"),
         pytest.param(429, status(), kube.Unavailable, id="too many requests"),
         pytest.param(401, status(), kube.Unavailable, id="a token that has just been replaced"),

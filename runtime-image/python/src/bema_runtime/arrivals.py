@@ -10,7 +10,7 @@ from bema.contract import envelopes, names
 from bema.contract.triggers import Kind
 from bema.ports.connections import Message
 from bema_runtime import traces
-from bema_runtime.runs import Delivery, Run, Unit
+from bema_runtime.runs import NOT_HEARD, Delivery, Run, Unit
 
 
 def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str) -> Run:
@@ -67,12 +67,13 @@ def _topic(unit: Unit, message: Message, *, retried: bool) -> str:
 
 
 def _watching(unit: Unit, message: Message) -> int:
-    """The trigger of a change. One that comes again, redriven, says itself what it is about."""
+    """The trigger of a change. One that comes again, redriven, says itself what it is about; of one that does not, the
+    handler's side says what is wrong."""
     try:
         told = orjson.loads(message.data)
         return unit.watching(str(told["group"]), str(told["key"]))
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        return unit.watching("", "")
+        return next((state.trigger for state in unit.binding.states), NOT_HEARD)
 
 
 def _number(text: str | None, default: int) -> int:

@@ -112,7 +112,7 @@ def _messages(commit: Commit, effect: Effect, found: Found, now: float, skew: fl
     root = run.binding.root
     match effect:
         case EmitEvent():
-            if effect.number not in commit.duplicates:
+            if effect.number not in commit.duplicates and not _waits_already(run, effect, found):
                 yield from _special(commit, effect, found, now)
         case SetState(group=group, key=key, value=value, expires=expires):
             yield _value(commits.state_subject(root, effect), value, run.reads.get((group, key)), expires, now)
@@ -123,7 +123,7 @@ def _messages(commit: Commit, effect: Effect, found: Found, now: float, skew: fl
         case CancelTimer(id=id):
             timer = found.get(names.timer(root, id))
             if _is_pending(timer):
-                yield from _cancelled(root, id, timer)
+                yield from _cancelled(commit, id, timer)
         case RescheduleTimer(id=id, at=at):
             timer = found.get(names.timer(root, id))
             if _is_pending(timer):
@@ -189,18 +189,13 @@ def _special(commit: Commit, effect: EmitEvent, found: Found, now: float) -> Ite
     message = _event(run, effect, now)
     emitted = names.emitted_event(run.id, effect.number)
     timer = names.timer(root, commits.timer_id(run, effect))
-    replaced = found.get(timer) if effect.replaces else None
     if effect.id is not None:
         message.headers[envelopes.EMITTED] = emitted
         subject = names.dedup(root, effect.topic, effect.id)
         window = run.binding.limits.dedup_seconds + math.ceil(max(0.0, (effect.at or now) - now))
         headers = {ROLLUP: "sub", TTL: f"{window}s"}
         yield Outgoing(subject, emitted.encode(), headers, _expected(commit, effect, subject, found))
-        if _is_pending(replaced) and (before := _mark_of(root, effect.id, replaced)) not in (None, subject):
-            yield tombstone(before, None)
     if effect.at is None:
-        if _is_pending(replaced):
-            yield tombstone(timer, replaced.sequence)
         yield message
         return
     schedule = {SCHEDULE: f"@at {commits.timestamp(effect.at)}", SCHEDULE_TARGET: message.subject, ROLLUP: "sub"}
@@ -210,9 +205,16 @@ def _special(commit: Commit, effect: EmitEvent, found: Found, now: float) -> Ite
     yield Outgoing(timer, message.data, message.headers, expected)
 
 
+def _waits_already(run: Run, effect: EmitEvent, found: Found) -> bool:
+    """Whether another event for later has its id: one that the run moves, so that it was looked at."""
+    if effect.at is None or effect.replaces:
+        return False
+    return _is_pending(found.get(names.timer(run.binding.root, commits.timer_id(run, effect))))
+
+
 def _expected(commit: Commit, effect: EmitEvent, subject: str, found: Found) -> int:
-    """The sequence of what may be left on a subject that has to be new; 0 for nothing. What takes the place of a timer
-    that the run has cancelled takes that of its id, too, also where the timer has fired meanwhile."""
+    """The sequence of what may be left on a subject that has to be new; 0 for nothing. A run that has cancelled a timer
+    may use its id again, also where the timer has fired meanwhile."""
     if effect.replaces:
         there = found.get(subject)
         return there.sequence if there is not None else 0
@@ -230,11 +232,18 @@ def _is_pending(timer: Stored | None) -> TypeGuard[Stored]:
     return timer is not None and SCHEDULE in timer.headers
 
 
-def _cancelled(root: str, id: str, timer: Stored) -> Iterator[Outgoing]:
-    """The timer goes, and its id may be used again."""
-    yield tombstone(timer.subject, timer.sequence)
-    mark = _mark_of(root, id, timer)
-    if mark is not None:
+def _cancelled(commit: Commit, id: str, timer: Stored) -> Iterator[Outgoing]:
+    """The timer goes, and its id may be used again: at once, where the run itself does."""
+    reused = {
+        subject
+        for effect in commit.effects
+        if isinstance(effect, EmitEvent) and effect.id == id and effect.number not in commit.duplicates
+        for subject in commits.emit_subjects(commit.run, effect)
+    }
+    if timer.subject not in reused:
+        yield tombstone(timer.subject, timer.sequence)
+    mark = _mark_of(commit.run.binding.root, id, timer)
+    if mark is not None and mark not in reused:
         yield tombstone(mark, None)
 
 

@@ -65,6 +65,8 @@ class Commit:
     """Emits, by number, whose id was used before: they are not sent."""
     revisions: dict[str, int] = field(default_factory=dict)
     """Subjects that must be new, where what is left of an older one was found: its sequence."""
+    refusals: int = 0
+    """How often the server has refused it, and nothing explained why."""
     subjects: set[str] = field(init=False)
     """What no other run of the same batch may touch: the marker, the state that is written, timers and ids."""
     needs: set[str] = field(init=False)
@@ -131,8 +133,7 @@ def emit_subjects(run: Run, effect: EmitEvent) -> list[str]:
     """What an emit with an id, or for later, takes for itself alone."""
     root = run.binding.root
     found = [] if effect.id is None else [names.dedup(root, effect.topic, effect.id)]
-    is_timer = effect.at is not None or effect.replaces
-    return [*found, names.timer(root, timer_id(run, effect))] if is_timer else found
+    return found if effect.at is None else [*found, names.timer(root, timer_id(run, effect))]
 
 
 def timer_id(run: Run, effect: EmitEvent) -> str:

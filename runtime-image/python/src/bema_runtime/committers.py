@@ -8,6 +8,7 @@ the marker is there → committed; a key that was read has moved → conflict; e
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -18,17 +19,23 @@ from typing import Protocol
 
 from bema.contract import errors, names
 from bema.contract.effects import DeleteState, EmitEvent, SetState
-from bema.ports.jetstream import JetStream, Outgoing, Stored
+from bema.ports.jetstream import WRONG_SEQUENCE, JetStream, Outgoing, Stored
 from bema_runtime import batches, commits
 from bema_runtime.commits import Commit
 from bema_runtime.metrics import Metrics
 from bema_runtime.runs import Run
+from bema_runtime.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
 MAX_RUNS = 64
 MAX_MESSAGES = 900
 MAX_BYTES = 4 * 1024 * 1024
+PATIENCE = 8
+"""Tries of one run's batch, after which it goes on by itself, and holds up no others."""
+MOST_REFUSALS = 200
+"""Refusals of one run's batch that nothing explains, after which it counts as one that can never be written. Some 80 s:
+many writers of one key may cost a run a few."""
 
 Key = tuple[str, str]
 
@@ -79,8 +86,8 @@ class Settle(Protocol):
 
 
 class Committer:
-    """One per process: at most one batch is open. `settle` is called with every commit's result, in bursts. `watched`
-    says which groups of the state somebody watches."""
+    """One per process: one batch is open, and those of runs that nobody is to wait for. `settle` is called with every
+    commit's result, in bursts. `watched` says which groups of the state somebody watches."""
 
     def __init__(
         self,
@@ -99,6 +106,7 @@ class Committer:
         self._waiting: deque[Commit] = deque()
         self._wake = asyncio.Event()
         self._abandoning = False
+        self._stubborn = Tasks()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -118,6 +126,7 @@ class Committer:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._stubborn.close()
         self._report([(commit, Abandoned()) for commit in self._waiting])
         self._waiting.clear()
 
@@ -167,7 +176,7 @@ class Committer:
 
     async def _commit_group(self, group: list[Commit]) -> None:
         if len(group) == 1:
-            self._report([(group[0], await self._commit_one(group[0]))])
+            await self._commit_one(group[0])
             return
         try:
             batch = await self._prepare(group)
@@ -175,7 +184,7 @@ class Committer:
         except Exception as error:  # noqa: BLE001 - one run's fault must not become that of the others
             log.debug("A batch of %d runs was not stored (%s); sending them one by one", len(group), error)
             for commit in group:
-                self._report([(commit, await self._commit_one(commit))])
+                await self._commit_one(commit)
             return
         self._observe(len(group), len(batch))
         self._report([(commit, Committed()) for commit in group])
@@ -184,26 +193,55 @@ class Committer:
         self._metrics.commit_runs.observe(runs)
         self._metrics.commit_messages.observe(messages)
 
-    async def _commit_one(self, commit: Commit) -> Result:
-        """Send one run's batch until it is known how it ended."""
-        tries = 0
-        while True:
-            try:
-                batch = await self._prepare([commit])
-                await self._js.publish_batch(batch)
-            except errors.BrokerError as error:
-                known = await self._ask_leader(commit, error)
+    async def _commit_one(self, commit: Commit) -> None:
+        """Send one run's batch until it is known how it ended; when that takes long, beside the others."""
+        for tries in range(PATIENCE):
+            result = await self._try(commit)
+            if result is not None:
+                self._report([(commit, result)])
+                return
+            await asyncio.sleep(_pause(tries))
+        self._stubborn.spawn(self._insist(commit))
+
+    async def _insist(self, commit: Commit) -> None:
+        result: Result = Abandoned()
+        try:
+            for tries in itertools.count(PATIENCE):
+                known = await self._try(commit)
                 if known is not None:
-                    return known
-            except Exception as error:  # noqa: BLE001 - what cannot be written now can never be
-                # An earlier copy may have been stored, and have changed what this one met
-                return await self._ask_leader(commit, error) or Unfit(_reason(error))
-            else:
-                self._observe(1, len(batch))
-                return Committed()
-            tries += 1
-            # The first refusal is about what this process did not know, and knows now
-            await asyncio.sleep(random.uniform(0.002, 0.02) * min(tries - 1, 40))
+                    result = known
+                    return
+                await asyncio.sleep(_pause(tries))
+        finally:
+            self._report([(commit, result)])
+
+    async def _try(self, commit: Commit) -> Result | None:
+        """Send one run's batch once; None when it is to be sent again."""
+        try:
+            batch = await self._prepare([commit])
+            await self._js.publish_batch(batch)
+        except errors.BrokerError as error:
+            known = await self._ask_leader(commit, error)
+            return known or self._refused(commit, error)
+        except Exception as error:  # noqa: BLE001 - what cannot be written now can never be
+            # An earlier copy may have been stored, and have changed what this one met
+            return await self._ask_leader(commit, error) or Unfit(_reason(error))
+        self._observe(1, len(batch))
+        return Committed()
+
+    def _refused(self, commit: Commit, error: errors.BrokerError) -> Result | None:
+        """Count a refusal that nothing explains. The end of its run is a commit again: should a copy of this one have
+        been stored after all, its marker tells."""
+        if not isinstance(error, errors.BrokerRefused) or error.code not in WRONG_SEQUENCE:
+            return None
+        commit.refusals += 1
+        if commit.refusals == PATIENCE:
+            log.warning(
+                "The server refuses the commit of a run: %s; sending it again", error, extra=commit.run.log_fields
+            )
+        if commit.refusals < MOST_REFUSALS:
+            return None
+        return Unfit(f"expected the server to take the commit, found it refused {commit.refusals} times: {error}")
 
     async def _ask_leader(self, commit: Commit, error: Exception) -> Result | None:
         """What became of a batch that was refused or not answered; None when it is to be sent again.
@@ -288,6 +326,11 @@ class Committer:
         found = await self._last(needs) if needs else {}
         now = time.time()
         return batches.together(group, found, now=now, watched=watched, skew=self._js.connection.skew)
+
+
+def _pause(tries: int) -> float:
+    """Seconds. The first refusal is about what this process did not know, and knows now."""
+    return random.uniform(0.002, 0.02) * min(tries, 40)
 
 
 def _reason(error: Exception) -> str:

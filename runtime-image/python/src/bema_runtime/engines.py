@@ -32,15 +32,16 @@ from bema_runtime import arrivals, commits, gatherers, traces
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Conflicted, Full, Result
 from bema_runtime.gatherers import Gatherer
-from bema_runtime.hands import ACK, NAK, Hands
+from bema_runtime.hands import ACK, NAK, Hands, nak
 from bema_runtime.lanes import Lanes
 from bema_runtime.mailboxes import Mailbox
 from bema_runtime.metrics import Metrics
 from bema_runtime.partitions import Partitions
 from bema_runtime.quotas import Quotas
 from bema_runtime.reads import Page, StateReader
-from bema_runtime.runs import Delivery, Run, Unit
+from bema_runtime.runs import NOT_HEARD, Delivery, Run, Unit
 from bema_runtime.settlers import Settler
+from bema_runtime.suspects import Suspects
 from bema_runtime.tasks import Tasks
 from bema_runtime.turns import Turns
 from bema_runtime.watches import Watches
@@ -50,6 +51,10 @@ log = logging.getLogger(__name__)
 HEARTBEAT = 3.0
 GRACE = 10.0
 """How long a handler may go on after it was cancelled, in seconds, before the process gives itself up."""
+
+SUSPECT = 2
+"""Deliveries after which a run may have ended the processes that it was delivered to. A process that is killed while a
+run is in its hands costs it one."""
 
 
 class Engine:
@@ -102,6 +107,7 @@ class Engine:
         self._looking: str | None = None
         """Why the stream cannot be used, while it is looked at; empty while nothing is known."""
         self._draining = False
+        self._suspects = Suspects(self._js, self._stream)
         self._ends: Mailbox[End] = Mailbox(self._loop, self._ended)
         self.ready = False
 
@@ -304,7 +310,7 @@ class Engine:
     def _is_simple(self, run: Run, largest: int) -> bool:
         """Whether nobody can have heard of it before, and nothing speaks against it."""
         first = run.delivery is not None and run.delivery.delivered == 1 and not run.retried
-        return first and not run.depth and len(run.data) <= largest
+        return first and run.trigger != NOT_HEARD and not run.depth and len(run.data) <= largest
 
     async def _in_turn(self, run: Run, turns: Turns) -> None:
         """An ordered run, once the Step has a place for it."""
@@ -325,9 +331,8 @@ class Engine:
             text = f"expected at most {largest} bytes of data, found {len(run.data)}; send a reference instead"
             self._settler.give_up(run, "PayloadTooLarge", {"type": "PayloadTooLarge", "message": text})
             return
-        if not (run.binding.states if run.kind is Kind.STATE else run.binding.events):
-            text = f"expected a Step with a trigger of kind {run.kind}, found none: it was edited since this was sent"
-            self._settler.give_up(run, "NotHeard", {"type": "NotHeard", "message": text})
+        if run.trigger == NOT_HEARD:
+            await self._not_heard(run)
             return
         if run.depth > run.binding.limits.depth:
             text = (
@@ -342,13 +347,39 @@ class Engine:
             text = f"delivered {delivery.delivered} times without an end"
             self._settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
             return
-        if run.unit.gather is None:
-            self._invoke(run)
-        elif run.attempt > 1:
-            # By itself: what failed before must not take others along for ever
-            self._invoke(gatherers.batch_of(run.unit, [run]))
-        else:
+        if delivery is not None and delivery.delivered > SUSPECT:
+            await self._execute_alone(run)
+        elif run.unit.gather is not None and not run.retried and run.attempt == 1:
             run.unit.gather(run)
+        else:
+            self._execute(run)
+
+    def _execute(self, run: Run) -> None:
+        """By itself, also where others come in batches: what failed before must not take others along for ever."""
+        self._invoke(run if run.unit.gather is None else gatherers.batch_of(run.unit, [run]))
+
+    async def _execute_alone(self, run: Run) -> None:
+        """While no other run is executed that may have ended a process."""
+        times = await self._suspects.enter(run)
+        if times < run.binding.retry.max_attempts and not self._draining:
+            self._execute(run)
+            return
+        self._suspects.left(run)
+        if self._draining:
+            await self._hands.let_go(run, NAK)
+            return
+        text = f"expected a handler that comes to an end, found {times} executions whose process ended"
+        self._settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+
+    async def _not_heard(self, run: Run) -> None:
+        """The Step may be on its way to a version that hears this, and others of its pods there already."""
+        delivered = run.delivery.delivered if run.delivery else 0
+        if delivered < run.binding.limits.unheard_deliveries:
+            await self._hands.let_go(run, nak(min(2.0 ** (delivered - 1), 30.0)))
+            return
+        what = f"topic {run.event.topic}" if run.kind is Kind.EVENT and run.event else "this change of the state"
+        text = f"expected a Step with a trigger for {what}, found none: it was edited since this was sent"
+        self._settler.give_up(run, "NotHeard", {"type": "NotHeard", "message": text})
 
     async def _has_moved_on(self, run: Run) -> bool:
         root, step = run.binding.root, run.binding.step
@@ -409,6 +440,8 @@ class Engine:
             if run is None:
                 continue
             run.unit.metrics.seconds.observe(now - run.invoked)
+            for member in run.members:
+                self._suspects.left(member)
             if run.waiter is not None:
                 if not run.waiter.done():
                     run.waiter.set_result(end)

@@ -51,5 +51,6 @@ def batch_of(unit: Unit, runs: Sequence[Run]) -> Run:
         trigger=first.trigger,
         trace_id=first.trace_id,
         data=b"",
+        depth=max(run.depth for run in runs),
         items=tuple(runs),
     )

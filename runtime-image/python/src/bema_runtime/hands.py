@@ -11,6 +11,11 @@ NAK = b"-NAK"
 _WORKING = b"+WPI"
 
 
+def nak(seconds: float) -> bytes:
+    """Give back, to be delivered again after a while."""
+    return b'-NAK {"delay":%d}' % round(seconds * 1e9)
+
+
 class Hands:
     """What was delivered and is not settled yet. Belongs to the engine's thread."""
 
@@ -56,7 +61,7 @@ class Hands:
         if run.delivery is None:
             return b""
         if not run.twins:
-            return b"PUB %b 4\r\n%b\r\n" % (run.delivery.reply.encode(), word)
+            return b"PUB %b %d\r\n%b\r\n" % (run.delivery.reply.encode(), len(word), word)
         return b"".join(publish_command(delivery.reply, word) for delivery in (run.delivery, *run.twins))
 
     async def write(self, commands: bytes) -> None:

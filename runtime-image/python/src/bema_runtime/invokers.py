@@ -105,13 +105,7 @@ class PythonInvoker:
     def _start_all(self, invocations: list[Invoke]) -> None:
         for invoke in invocations:
             entry = self._entries[invoke.step]
-            buffer = Buffer(
-                run=invoke.run,
-                step=invoke.step,
-                limits=entry.binding.limits,
-                topics=entry.topics,
-                shared=not entry.is_async,
-            )
+            buffer = _buffer(entry, invoke)
             execution = _Execution(entry, buffer)
             self._executions[invoke.id] = execution
             execution.task = self._loop.create_task(self._execute(invoke, execution))
@@ -155,7 +149,7 @@ class PythonInvoker:
             batch = None
             value = _input(entry, invoke)
             context.given(value)
-            if not await self._holds(entry, invoke.trigger, invoke.data, value, context):
+            if not await self._holds(entry, invoke, invoke.data, value):
                 end.outcome = Outcome.SKIPPED
                 return
         arguments = (value, context)[: entry.handler.takes]
@@ -177,11 +171,14 @@ class PythonInvoker:
             return AsyncContext(entry.binding.app, invoke, buffer, self._peer)
         return SyncContext(entry.binding.app, invoke, buffer, self._peer, self._loop)
 
-    async def _holds(self, entry: _Entry, trigger: int, data: bytes, value: Any, context: Any) -> bool:
-        """Whether the trigger's condition says that this is for the Step."""
-        condition = entry.conditions.get(trigger)
+    async def _holds(self, entry: _Entry, invoke: Invoke, data: bytes, value: Any) -> bool:
+        """Whether the trigger's condition says that this is for the Step. It gets a context of its own: what it asks
+        for by mistake is nobody else's."""
+        condition = entry.conditions.get(invoke.trigger)
         if condition is None:
             return True
+        context = self._context(entry, invoke, _buffer(entry, invoke))
+        context.given(value)
         if entry.is_async:
             holds = await condition.holds(data, value, context)
         else:
@@ -197,7 +194,7 @@ class PythonInvoker:
         for place, item in enumerate(invoke.items):
             try:
                 value = decode(item.data)
-                if await self._holds(entry, invoke.trigger, item.data, value, context):
+                if await self._holds(entry, invoke, item.data, value):
                     batch.add(place, item, value)
                 else:
                     batch.left_out[place] = ItemEnd(Outcome.SKIPPED)
@@ -229,6 +226,16 @@ def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         return function(*arguments)
     except StopIteration as error:  # no future can carry one: its waiter would wait for ever
         raise RuntimeError("the handler raised StopIteration") from error
+
+
+def _buffer(entry: _Entry, invoke: Invoke) -> Buffer:
+    return Buffer(
+        run=invoke.run,
+        step=invoke.step,
+        limits=entry.binding.limits,
+        topics=entry.topics,
+        shared=not entry.is_async,
+    )
 
 
 def _check_done(result: Any) -> None:

@@ -72,7 +72,8 @@ class Outbox:
         self._last = 0
 
     def effects(self) -> list[EmitEvent | TimerEffect]:
-        """Timers first: what is taken back makes room for what is sent with its id."""
+        """Timers first: what is taken back makes room for what is sent with its id. No two of them write one subject,
+        but for a timer that the run moves and a duplicate of it."""
         return [*self._timers.values(), *self._emits.values()]
 
     def check(self, topic: str, data: Any, how: Emission) -> bytes:
@@ -98,19 +99,17 @@ class Outbox:
         return body
 
     def emit(self, topic: str, body: bytes, how: Emission) -> str:
-        """Buffer an event; its id."""
-        if how.id is not None and (topic, how.id) in self._ids:
-            return how.id
+        """Buffer an event; its id. One whose id the run has used before is dropped: on this topic, or, of those for
+        later, on any."""
         at = None
         if how.delay is not None or how.at is not None:
             at = moment(f"event {topic}", delay=how.delay, at=how.at)
+        if how.id is not None and ((topic, how.id) in self._ids or (at is not None and self._own(how.id) is not None)):
+            return how.id
         self._room.take(_weight(how.id), len(body))
         self._last += 1
         number = self._last
         replaces = how.id is not None and isinstance(self._timers.get(how.id), CancelTimer)
-        if replaces and how.id is not None:
-            del self._timers[how.id]
-            self._room.take(-1, 0)
         headers = dict(how.headers) if how.headers else {}
         self._emits[number] = EmitEvent(topic, body, number, how.key, headers, how.id, at, replaces)
         if how.id is None:

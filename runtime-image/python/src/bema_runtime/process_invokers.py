@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,12 +40,15 @@ class _Execution:
 class ProcessInvoker:
     """`frames.Invoker` for one Step, whose handler runs in a worker process. Belongs to the engine's loop.
 
-    A worker that is gone is replaced. What it was executing has then failed, and may be tried again; when it was killed
-    for an execution that would not stop, the others are executed again at once, as they had no part in it."""
+    A worker that is gone is replaced. What it was executing by itself has then failed. Of several executions any may be
+    to blame: they are executed again, one at a time, while the others wait; but at once when it was killed for an
+    execution that would not stop, as they had no part in it."""
 
     def __init__(self, binding: Binding) -> None:
         self._binding = binding
         self._running: dict[int, _Execution] = {}
+        self._suspects: list[int] = []
+        """Executions one of which has ended a worker, in the order in which they are executed again."""
         self._tasks = Tasks()
         self._child: Child | None = None
         self._killed = False
@@ -61,7 +65,7 @@ class ProcessInvoker:
     def invoke(self, invocations: Sequence[Invoke]) -> None:
         """Those that come while there is no worker wait for the next one."""
         self._running.update((invoke.id, _Execution(invoke)) for invoke in invocations)
-        if self._child is not None:
+        if self._child is not None and not self._suspects:
             self._child.send(invocations)
 
     def cancel(self, cancel: Cancel) -> None:
@@ -69,8 +73,8 @@ class ProcessInvoker:
         if execution is None or execution.cancelled is not None:
             return
         execution.cancelled = cancel.reason
-        if self._child is None:
-            self._end([_cancelled(self._running.pop(cancel.invocation))])
+        if self._child is None or self._waits(cancel.invocation):
+            self._end([_cancelled(self._running[cancel.invocation])])
             return
         self._child.send([cancel])
         seconds = max(0.0, execution.invoke.deadline - time.time()) + GRACE
@@ -90,7 +94,7 @@ class ProcessInvoker:
             return
         log.debug("The worker of %s is process %d", self._binding.step, child.pid)
         self._child, self._killed, self.problem = child, False, None
-        child.send([execution.invoke for execution in self._running.values()])
+        self._send_next(child)
         self._tasks.spawn(self._outlive(child, time.monotonic()))
 
     async def _outlive(self, child: Child, began: float) -> None:
@@ -118,30 +122,51 @@ class ProcessInvoker:
         somebody waits for it."""
         pause = min(self._binding.timeout_seconds.values()) / 4
         until = time.monotonic() + children.READY_SECONDS
-        while self._child is None and time.monotonic() < until:
+        while self._suspects or (self._child is None and time.monotonic() < until):
             await self._prolong()
             await asyncio.sleep(pause)
 
     async def _prolong(self) -> None:
-        waiting = [execution.invoke.id for execution in self._running.values() if execution.invoke.kind is not Kind.API]
+        waiting = [
+            number
+            for number, execution in self._running.items()
+            if execution.invoke.kind is not Kind.API and (self._child is None or self._waits(number))
+        ]
         await asyncio.gather(*(self._asked(Call(0, number, HEARTBEAT, {})) for number in waiting))
 
     def _mourn(self, child: Child) -> None:
         """End what the worker was executing, but for what the next one is to execute again."""
         ends = []
-        for execution in list(self._running.values()):
+        executing = [number for number in self._running if not self._waits(number)]
+        if not self._killed and len(executing) > 1:
+            self._suspects = random.sample(executing, len(executing))
+        for number in executing:
+            execution = self._running[number]
             if execution.cancelled is not None:
                 ends.append(_cancelled(execution))
-            elif not self._killed:
+            elif not self._killed and len(executing) == 1:
                 text = f"expected a worker that executes the handler to its end, found one that {child.fate}"
                 ends.append(End(execution.invoke.id, Outcome.FAILED, failure=Failure("WorkerDied", text)))
         self._end(ends)
 
     def _end(self, ends: Sequence[End]) -> None:
+        suspect = self._suspects[:1]
         for end in ends:
             self._running.pop(end.invocation, None)
+        self._suspects = [number for number in self._suspects if number in self._running]
+        if suspect and suspect != self._suspects[:1] and self._child is not None:
+            self._send_next(self._child)
         if ends:
             self._peer.ended(ends)
+
+    def _waits(self, invocation: int) -> bool:
+        """Whether a suspect is to be executed before it."""
+        return bool(self._suspects) and invocation != self._suspects[0]
+
+    def _send_next(self, child: Child) -> None:
+        """What may be executed now: one suspect, or everything."""
+        chosen = self._suspects[:1] or list(self._running)
+        child.send([self._running[number].invoke for number in chosen])
 
     def _received(self, child: Child, burst: Sequence[Call | End]) -> None:
         ends = []

@@ -15,6 +15,9 @@ from bema.contract.triggers import Kind
 from bema_runtime.metrics import StepMetrics
 from bema_runtime.turns import Turns
 
+NOT_HEARD = -1
+"""In place of a trigger: the Step has none for this, as this process knows it."""
+
 
 @dataclass(eq=False, slots=True)
 class Unit:
@@ -55,13 +58,12 @@ class Unit:
         for state in self.binding.states:
             if state.group == group and state.key in (None, key):
                 return state.trigger
-        return next((state.trigger for state in self.binding.states), 0)
+        return NOT_HEARD
 
     def trigger_of(self, topic: str) -> int:
-        """The place of the trigger that hears a topic. A retry may be of a topic that is no longer heard: then the
-        first event trigger's."""
-        found = self.topics.get(topic)
-        return next(iter(self.topics.values()), 0) if found is None else found
+        """The place of the trigger that hears a topic. None may: a retry or a redriven event is of another time, and
+        while a Step is rolled out, its consumer hears for its next version, too."""
+        return self.topics.get(topic, NOT_HEARD)
 
 
 class Delivery(NamedTuple):

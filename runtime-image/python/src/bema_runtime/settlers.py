@@ -87,9 +87,26 @@ class Settler:
             elif end.outcome is Outcome.OK:
                 self.committer.submit(Commit(run, RunOutcome.OK, end.effects))
             else:
-                for member in run.members:
-                    self.begin(member, self._failed(member, end))
+                self._all_failed(run, end)
         self._write(acks)
+
+    def _all_failed(self, run: Run, end: End) -> None:
+        if len(run.members) == 1:
+            self.begin(run.members[0], self._failed(run.members[0], end))
+            return
+        for member in run.members:
+            self.begin(member, self._apart(member, end))
+
+    async def _apart(self, run: Run, end: End) -> None:
+        """A batch that failed as a whole: which item is to blame shows when each is executed by itself. Until then it
+        is no attempt of any of them."""
+        self._lanes.leave(run)
+        failure = end.failure or frames.Failure("Error", "the handler failed")
+        seconds = retries.delay(run.binding.retry, run.attempt, random.random())
+        if failure.retry_after is not None:
+            seconds = min(max(0.0, failure.retry_after), retries.LONGEST)
+        note_retry(run, failure, seconds)
+        await self._schedule(run, seconds=seconds, attempt=run.attempt)
 
     def _has_left(self, batch: Run, end: End, acks: list[bytes]) -> bool:
         """Let those items of a batch go their own way that did not end as it did; whether there are others."""
@@ -127,8 +144,7 @@ class Settler:
                     self.note_conflict(run, result)
                     self.begin(run, self._again(run))
                 case Unfit(reason=reason) if commit.outcome is RunOutcome.OK:
-                    for member in run.members:
-                        self.begin(member, self._failed(member, _unfit(run, reason)))
+                    self._all_failed(run, _unfit(run, reason))
                 case Unfit(reason=reason):
                     log.error("The dead letter cannot be written: %s", reason, extra=run.log_fields)
                     self._hands.forget(run, None)

@@ -63,7 +63,7 @@ class EmitEvent(NamedTuple):
     at: float | None = None
     """Unix time before which it is not sent; None for now."""
     replaces: bool = False
-    """Whether the run has cancelled a timer of this id before: then it takes that one's place."""
+    """Whether the run has freed its id before, by cancelling a timer of it."""
 
 
 @dataclass(frozen=True, slots=True)

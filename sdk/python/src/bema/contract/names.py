@@ -288,6 +288,11 @@ def watch(root: str, step: str = "*") -> str:
     return meta(root, f"watch.{step}")
 
 
+def suspect(root: str, step: str, run: str) -> str:
+    """How often a run that may end its process was executed by itself."""
+    return meta(root, f"suspect.{step}.{run}")
+
+
 def end(root: str, step: str, kind: str, run: str) -> str:
     return f"{root}.end.{step}.{kind}.{run}"
 
