@@ -455,6 +455,12 @@ def test_the_kubelets_and_the_api_servers_own_words_are_in_the_status(space: Spa
     assert "there-is-no-such-image" in space.wait_reason("pull", "ImagePullFailed", "WorkloadReady")
     space.apply(step("quota", EVENT))
     assert "exceeded quota: small" in space.wait_reason("quota", "QuotaExceeded", "WorkloadReady")
+    ours = [event for event in space.all("events") if event["reportingComponent"] == "bema-operator"]
+    assert sorted((event["involvedObject"]["name"], event["reason"]) for event in ours) == [
+        ("pull", "ImagePullFailed"),
+        ("quota", "QuotaExceeded"),
+    ]
+    assert "there-is-no-such-image" in space.kubectl("describe", "step", "pull").partition("Events:")[2]
 
 
 def test_the_consumer_of_a_step_that_is_gone_is_removed_after_its_grace(space: Space) -> None:

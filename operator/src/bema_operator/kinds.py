@@ -36,6 +36,7 @@ CRON_JOB = Kind("batch", "v1", "cronjobs", "CronJob")
 SERVICE = Kind("", "v1", "services", "Service")
 DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 NETWORK_POLICY = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+EVENT = Kind("", "v1", "events", "Event")
 POD = Kind("", "v1", "pods", "Pod")
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace")
 
