@@ -73,7 +73,7 @@ class Space:
 
     def children(self, name: str) -> list[str]:
         selector = f"{names.LABEL_STEP}={name}"
-        kinds = "deployments,services,configmaps,cronjobs"
+        kinds = "deployments,services,configmaps,cronjobs,networkpolicies,poddisruptionbudgets"
         found = json.loads(self.kubectl("get", kinds, "-l", selector, "-o", "json"))["items"]
         return sorted(item["kind"] for item in found)
 
@@ -178,7 +178,7 @@ def publish(space: Space, topic: str, count: int) -> None:
 def test_a_step_becomes_ready_and_answers_at_its_url(space: Space) -> None:
     space.apply(step("orders", EVENT, API))
     space.wait_ready("orders")
-    assert space.children("orders") == ["ConfigMap", "Deployment", "Service"]
+    assert space.children("orders") == ["ConfigMap", "Deployment", "NetworkPolicy", "Service"]
     status = (space.get("step", "orders") or {})["status"]
     assert status["url"] == f"http://orders.{space.name}.svc"
     assert (status["replicas"], status["readyReplicas"], status["type"]) == (1, 1, "event,api")
@@ -292,7 +292,7 @@ def test_what_this_version_does_not_do_is_refused_by_name(space: Space) -> None:
 def test_a_cron_step_is_a_cron_job_that_can_be_started_by_hand(space: Space) -> None:
     space.apply(step("nightly", CRON))
     space.wait_reason("nightly", "Scheduled")
-    assert space.children("nightly") == ["ConfigMap", "CronJob"]
+    assert space.children("nightly") == ["ConfigMap", "CronJob", "NetworkPolicy"]
     space.kubectl("create", "job", "--from=cronjob/nightly", "by-hand")
     space.kubectl("wait", "--for=condition=Complete", "job/by-hand", "--timeout=50s")
 
@@ -310,7 +310,9 @@ def test_children_that_are_not_wanted_any_more_are_deleted(space: Space) -> None
         space.apply(step("orders", CRON, version=version))
         space.wait_reason("orders", "Scheduled")
     waits.until_sync(
-        lambda: space.children("orders") == ["ConfigMap"] * 3 + ["CronJob"], "three ConfigMaps to be left", timeout=10
+        lambda: space.children("orders") == ["ConfigMap"] * 3 + ["CronJob", "NetworkPolicy"],
+        "three ConfigMaps to be left",
+        timeout=10,
     )
 
 
@@ -321,7 +323,9 @@ def test_a_restart_of_the_operator_writes_nothing(space: Space) -> None:
         space.wait_ready(f"s{number}")
 
     def versions() -> dict[str, str]:
-        found = json.loads(space.kubectl("get", "steps,deployments,services,configmaps", "-o", "json"))["items"]
+        found = json.loads(space.kubectl("get", "steps,deployments,services,configmaps,networkpolicies", "-o", "json"))[
+            "items"
+        ]
         return {item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in found}
 
     def has_backlogs() -> bool:
@@ -457,6 +461,12 @@ def test_the_kubelets_and_the_api_servers_own_words_are_in_the_status(space: Spa
     assert "there-is-no-such-image" in space.wait_reason("pull", "ImagePullFailed", "WorkloadReady")
     space.apply(step("quota", EVENT))
     assert "exceeded quota: small" in space.wait_reason("quota", "QuotaExceeded", "WorkloadReady")
+    ours = [event for event in space.all("events") if event["reportingComponent"] == "bema-operator"]
+    assert sorted((event["involvedObject"]["name"], event["reason"]) for event in ours) == [
+        ("pull", "ImagePullFailed"),
+        ("quota", "QuotaExceeded"),
+    ]
+    assert "there-is-no-such-image" in space.kubectl("describe", "step", "pull").partition("Events:")[2]
 
 
 def test_the_consumer_of_a_step_that_is_gone_is_removed_after_its_grace(space: Space) -> None:

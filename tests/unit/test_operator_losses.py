@@ -13,6 +13,16 @@ from bema_operator.settings import Settings
 NOW = "2026-02-02T00:00:00Z"
 
 
+class Api:
+    """Keeps what Events it is asked to make."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    async def create(self, kind: object, manifest: dict[str, Any]) -> None:
+        self.told.append((manifest["involvedObject"]["name"], manifest["reason"]))
+
+
 def seen(step: str, *, known: str = "2026-01-01T00:00:00.1Z", created: str) -> Facts:
     subject = Subject(
         key=Key("shop", step), uid="u", generation=1, created="", deleting=False, status={"streamCreated": known}
@@ -20,16 +30,18 @@ def seen(step: str, *, known: str = "2026-01-01T00:00:00.1Z", created: str) -> F
     return Facts(subject=subject, spec=None, subscription=Subscription(created=created))
 
 
-def test_once_for_each_stream(caplog: pytest.LogCaptureFixture) -> None:
+async def test_once_for_each_stream(caplog: pytest.LogCaptureFixture) -> None:
     nobody: Any = None
+    api: Any = Api()
     measures = metrics.Metrics()
     reconciler = reconciles.Reconciler(
-        Settings(), nobody, nobody, nobody, measures=measures, clock=lambda: 0.0, time=lambda: NOW
+        Settings(), nobody, api, nobody, measures=measures, clock=lambda: 0.0, time=lambda: NOW
     )
     for created in ("2026-02-01T12:00:00.5Z", "2026-02-01T13:00:00.5Z"):
         for step in ("a", "b", "a"):
-            reconciler._note_loss(seen(step, created=created))
-    reconciler._note_loss(seen("c", created="2026-01-01T00:00:00.1Z"))
-    reconciler._note_loss(seen("d", created="2026-01-20T00:00:00.1Z"))
+            await reconciler._note_loss(seen(step, created=created))
+    await reconciler._note_loss(seen("c", created="2026-01-01T00:00:00.1Z"))
+    await reconciler._note_loss(seen("d", created="2026-01-20T00:00:00.1Z"))
     assert measures.registry.get_sample_value("bema_operator_streams_lost_total", {"app": "shop"}) == 2
+    assert api.told == [("a", "BrokerDataLost")], "the second within ten minutes"
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]

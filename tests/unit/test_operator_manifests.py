@@ -65,6 +65,34 @@ PROBES: dict[str, Any] = {
     },
 }
 
+SELECTOR = {"bema.dev/app": "shop", "bema.dev/step": "charge"}
+SPREAD = [
+    {
+        "maxSkew": 1,
+        "topologyKey": key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": SELECTOR},
+        "matchLabelKeys": ["pod-template-hash"],
+    }
+    for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+]
+
+
+def network_policy(*ports: int) -> dict[str, Any]:
+    clients = [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {"bema.dev/clients": "true"}}}]
+    opened = [{"from": clients, "ports": [{"port": port, "protocol": "TCP"} for port in ports]}]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "charge", "namespace": "shop", "labels": LABELS, "ownerReferences": [OWNER]},
+        "spec": {
+            "podSelector": {"matchLabels": SELECTOR},
+            "policyTypes": ["Ingress"],
+            **({"ingress": opened} if ports else {}),
+        },
+    }
+
+
 EVENT: dict[str, Any] = {"event": {"topics": ["order.reserved"]}}
 API: dict[str, Any] = {"api": {"method": "POST", "path": "/orders"}}
 CRON = {"cron": {"schedule": "@daily", "timeZone": "Europe/Paris", "overlap": "Replace", "startingDeadlineSeconds": 60}}
@@ -126,6 +154,17 @@ def test_a_step_with_event_and_api_and_inline_code() -> None:
                 "steps_2f_charge_5f_step.py": "x = 1\n",
             },
         },
+        "NetworkPolicy": network_policy(8080, 9090),
+        "PodDisruptionBudget": {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": "charge", "namespace": "shop", "labels": LABELS, "ownerReferences": [OWNER]},
+            "spec": {
+                "maxUnavailable": 1,
+                "selector": {"matchLabels": SELECTOR},
+                "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            },
+        },
         "Service": {
             "apiVersion": "v1",
             "kind": "Service",
@@ -155,6 +194,7 @@ def test_a_step_with_event_and_api_and_inline_code() -> None:
                         "securityContext": POD_SECURITY,
                         "terminationGracePeriodSeconds": 40,
                         "tolerations": LOST_NODE,
+                        "topologySpreadConstraints": SPREAD,
                         "containers": [
                             {
                                 "name": "step",
@@ -207,7 +247,8 @@ def test_a_step_with_event_and_api_and_inline_code() -> None:
 def test_a_cron_step_becomes_a_cron_job_and_a_config_map() -> None:
     found = objects({"triggers": [CRON], "code": IMAGE, "suspend": True})
     source = found["ConfigMap"]["metadata"]["name"]
-    assert list(found) == ["ConfigMap", "CronJob"]
+    assert list(found) == ["ConfigMap", "NetworkPolicy", "CronJob"]
+    assert found["NetworkPolicy"] == network_policy()
     assert list(found["ConfigMap"]["data"]) == ["_binding.json"]
     assert found["CronJob"] == {
         "apiVersion": "batch/v1",
@@ -374,6 +415,18 @@ def test_how_many_pods(spec: dict[str, Any], expected: int) -> None:
     assert found["Deployment"]["spec"]["replicas"] == expected
 
 
+@pytest.mark.parametrize(("replicas", "expected"), [(0, False), (1, False), (2, True)])
+def test_a_budget_for_disruptions_needs_more_than_one_pod(replicas: int, expected: bool) -> None:
+    found = objects({"triggers": [EVENT], "code": IMAGE, "replicas": replicas})
+    assert ("PodDisruptionBudget" in found) is expected
+
+
+def test_network_policies_are_the_installations_choice() -> None:
+    spec = {"triggers": [EVENT], "code": IMAGE}
+    assert objects(spec)["NetworkPolicy"] == network_policy(9090)
+    assert "NetworkPolicy" not in objects(spec, Settings(network_policies=False))
+
+
 def _source(spec: dict[str, Any]) -> str:
     name: str = objects(spec)["ConfigMap"]["metadata"]["name"]
     return name
@@ -429,4 +482,4 @@ def test_children_are_applied_before_what_needs_them() -> None:
     owner = bindings.Owner(namespace="shop", uid="u")
     binding = bindings.bind(step, owner, SETTINGS.as_installation())
     kinds = [manifest["kind"] for manifest in children.children(binding, step, SETTINGS)]
-    assert kinds == ["ConfigMap", "Service", "Deployment"]
+    assert kinds == ["ConfigMap", "NetworkPolicy", "Service", "Deployment"]

@@ -32,6 +32,7 @@ def test_the_kubeconfig_comes_from_the_command_line_only() -> None:
         pytest.param(
             ["--event-retention-seconds", "-1"], "expected more than 0 and at most 315360000 seconds", id="no time"
         ),
+        pytest.param(["--network-policies", "no"], "invalid true or false value: 'no'", id="no switch"),
         pytest.param(["--workers", "many"], "invalid int value: 'many'", id="no number"),
     ],
 )
@@ -44,6 +45,12 @@ def test_what_makes_no_sense_is_refused(arguments: list[str], message: str, caps
 def test_pods_find_the_broker_where_the_operator_does_unless_told_otherwise() -> None:
     assert Settings(nats_urls=("a",)).as_installation().broker.urls == ["a"]
     assert Settings(nats_urls=("a",), runtime_nats_urls=("b",)).as_installation().broker.urls == ["b"]
+
+
+def test_network_policies_may_be_switched_off() -> None:
+    assert settings.parse([], {}).network_policies
+    assert not settings.parse([], {"BEMA_NETWORK_POLICIES": "false"}).network_policies
+    assert settings.parse(["--network-policies", "True"], {"BEMA_NETWORK_POLICIES": "false"}).network_policies
 
 
 def test_what_apps_may_keep_reaches_the_janitor() -> None:

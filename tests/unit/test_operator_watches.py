@@ -17,7 +17,7 @@ def test_a_kind_of_which_nothing_is_heard_is_deaf_and_only_that_kind() -> None:
     ear = watches.Ear(clock)
     clock.now = watches.DEAF_SECONDS
     assert ear.deaf() == []
-    for plural in ("steps", "services", "configmaps", "cronjobs", "secrets"):
+    for plural in ({kind.plural for kind in watches.WATCHED} - {"deployments"}) | {"secrets"}:
         ear.hear(plural)
     clock.now += 1
     assert ear.deaf() == ["deployments"]

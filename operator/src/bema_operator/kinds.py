@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from bema.clusters.kinds import CONFIG_MAP, CRON_JOB, DEPLOYMENT, NAMESPACE, POD, SERVICE, STEP, Kind
+from bema.clusters.kinds import (
+    CONFIG_MAP,
+    CRON_JOB,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    EVENT,
+    NAMESPACE,
+    NETWORK_POLICY,
+    POD,
+    SERVICE,
+    STEP,
+    Kind,
+)
 
-__all__ = ["CHILDREN", "CONFIG_MAP", "CRON_JOB", "DEPLOYMENT", "NAMESPACE", "POD", "SERVICE", "STEP", "Kind", "of"]
+__all__ = [
+    "CHILDREN",
+    "CONFIG_MAP",
+    "CRON_JOB",
+    "DEPLOYMENT",
+    "DISRUPTION_BUDGET",
+    "EVENT",
+    "NAMESPACE",
+    "NETWORK_POLICY",
+    "POD",
+    "SERVICE",
+    "STEP",
+    "Kind",
+    "of",
+]
 
-CHILDREN = (CONFIG_MAP, SERVICE, DEPLOYMENT, CRON_JOB)
+CHILDREN = (CONFIG_MAP, NETWORK_POLICY, SERVICE, DISRUPTION_BUDGET, DEPLOYMENT, CRON_JOB)
 """What a Step may own, in the order in which it is applied."""
 
 

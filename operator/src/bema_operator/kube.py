@@ -42,6 +42,11 @@ class Kube(calls.Client):
         items = await self.list(kind, namespace, fieldSelector=f"metadata.name={name}")
         return items[0] if items else None
 
+    async def create(self, kind: kinds.Kind, manifest: Object) -> None:
+        """Make an object. Once: should the answer be lost, there may be two."""
+        await self.call("POST", kind.path(manifest["metadata"]["namespace"]), body=manifest)
+        self._measures.writes.labels(kind.name, "create").inc()
+
     async def apply(self, kind: kinds.Kind, manifest: Object) -> dict[str, Any]:
         """Server-side apply, as one manager that wins."""
         metadata = manifest["metadata"]

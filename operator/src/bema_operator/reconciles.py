@@ -11,7 +11,7 @@ from typing import Any, assert_never
 
 from bema.contract import names
 from bema.contract.statuses import Reason
-from bema_operator import brokers, caches, decisions, facts, kinds, kube, metrics, ownership, plans, statuses
+from bema_operator import brokers, caches, decisions, events, facts, kinds, kube, metrics, ownership, plans, statuses
 from bema_operator.facts import Facts, Key, Object, Problem, Subject
 from bema_operator.manifests import parts
 from bema_operator.plans import Plan
@@ -60,6 +60,7 @@ class Reconciler:
         self._measures = measures
         self._clock = clock
         self._time = time
+        self._events = events.Events(api, clock=clock, time=time)
         self._namespaces: dict[str, str] = {}
         self._plans: dict[Key, tuple[str, int, Plan]] = {}
         self._unready: dict[Key, float] = {}
@@ -175,10 +176,10 @@ class Reconciler:
         if subscription.problem is not None and subscription.problem.reason is Reason.APP_STREAM_OWNED:
             subscription = await self._broker.ensure(key, plan.binding, adopt=await self._adopted(key.namespace))
         found = seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, plan))
-        self._note_loss(found)
+        await self._note_loss(found)
         return found
 
-    def _note_loss(self, seen: Facts) -> None:
+    async def _note_loss(self, seen: Facts) -> None:
         """Said and counted once for each stream, not by every Step."""
         app = seen.subject.key.namespace
         if statuses.told_for(seen, self._time()) > 0 and (app, seen.replaced) not in self._lost:
@@ -190,6 +191,7 @@ class Reconciler:
                 seen.replaced,
                 extra={"app": app},
             )
+            await self._events.warn(seen.subject, Reason.BROKER_DATA_LOST, statuses.loss(seen.replaced))
 
     async def _apply(self, seen: Facts) -> Facts:
         for manifest in seen.differing:
@@ -280,6 +282,7 @@ class Reconciler:
         self._cache.put(kinds.STEP, written)
         ready = wanted.conditions[0]
         log.debug("Ready=%s (%s)", ready.status, ready.reason, extra=_bound(key))
+        await self._events.tell(seen.subject, ready)
 
     def _again(self, seen: Facts) -> float | None:
         if seen.refused is not None or seen.taken:

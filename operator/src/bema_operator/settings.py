@@ -36,6 +36,9 @@ class Settings:
     image_pull_policy: str | None = None
     """`imagePullPolicy` of Steps' containers; None leaves it to Kubernetes."""
 
+    network_policies: bool = True
+    """Whether a Step gets a NetworkPolicy: its own namespace and those labelled as clients may reach its pods."""
+
     installation: str = ""
     """Tells clusters apart that share one NATS; empty where there is only one."""
 
@@ -112,6 +115,7 @@ _ARGUMENTS: tuple[tuple[str, str, type], ...] = (
     ("runtime_nats_urls", "BEMA_RUNTIME_NATS_URL", tuple),
     ("runtime_image", "BEMA_RUNTIME_IMAGE", str),
     ("image_pull_policy", "BEMA_IMAGE_PULL_POLICY", str),
+    ("network_policies", "BEMA_NETWORK_POLICIES", bool),
     ("installation", "BEMA_INSTALLATION", str),
     ("stream_replicas", "BEMA_STREAM_REPLICAS", int),
     ("storage_bytes", "BEMA_STORAGE_BYTES", bytes),
@@ -159,8 +163,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _reader(kind: type) -> type | _Urls | _Bytes:
-    special: dict[type, _Urls | _Bytes] = {tuple: _Urls(), bytes: _Bytes()}
+def _reader(kind: type) -> type | _Urls | _Bytes | _Switch:
+    special: dict[type, _Urls | _Bytes | _Switch] = {tuple: _Urls(), bytes: _Bytes(), bool: _Switch()}
     return special.get(kind, kind)
 
 
@@ -171,6 +175,17 @@ class _Bytes:
 
     def __call__(self, text: str) -> int:
         return quantities.parse(text)
+
+
+class _Switch:
+    """Reads `true` or `false`. A class for the same reason as `_Urls`."""
+
+    __name__ = "true or false"
+
+    def __call__(self, text: str) -> bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
 
 
 class _Urls:

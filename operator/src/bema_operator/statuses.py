@@ -160,15 +160,19 @@ def _subscription(facts: Facts, lost: str) -> Verdict:
     if found.problem is not None:
         return _no(found.problem)
     if lost:
-        text = (
-            f"NATS had lost the app's stream, and it was made anew at {lost}: events, state, timers and dead letters "
-            "from before are gone. The Step works on the new one. This is said for 24 h."
-        )
-        return _yes(Reason.BROKER_DATA_LOST, text)
+        return _yes(Reason.BROKER_DATA_LOST, f"{loss(lost)} The Step works on the new one. This is said for 24 h.")
     topics = [topic for event in facts.spec.events for topic in event.topics] if facts.spec else []
     if not topics:
         return _yes(Reason.NO_SUBSCRIPTION, "The Step has no event trigger; its app's stream exists.")
     return _yes(Reason.SUBSCRIBED, f"The consumer hears {', '.join(topics)}.")
+
+
+def loss(made: str) -> str:
+    """What it means that an app's stream was made anew, at a time."""
+    return (
+        f"NATS had lost the app's stream, and it was made anew at {made}: events, state, timers and dead letters from "
+        "before are gone."
+    )
 
 
 def _workload(facts: Facts) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bema.contract.bindings import Binding
 from bema.contract.steps import Step
 from bema_operator import ownership
-from bema_operator.manifests import config_maps, cronjobs, deployments, services
+from bema_operator.manifests import config_maps, cronjobs, deployments, disruptions, network_policies, services
 from bema_operator.manifests.parts import Manifest, Order
 from bema_operator.settings import Settings
 
@@ -14,10 +14,14 @@ def children(binding: Binding, step: Step, settings: Settings) -> list[Manifest]
     """The stamped manifests of a Step that has code and that this version supports."""
     order = Order(step=step, binding=binding, settings=settings)
     wanted = [config_maps.config_map(order)]
+    if settings.network_policies:
+        wanted.append(network_policies.network_policy(order))
     if order.is_cron:
         wanted.append(cronjobs.cron_job(order))
     else:
         if step.spec.apis:
             wanted.append(services.service(order))
+        if (step.spec.pods or 0) > 1:
+            wanted.append(disruptions.budget(order))
         wanted.append(deployments.deployment(order))
     return [ownership.stamp(manifest) for manifest in wanted]

@@ -83,7 +83,10 @@ OPERATOR_RIGHTS = (
     *(Right(verb, resource) for resource in ("configmaps", "services") for verb in _WRITES),
     *(Right(verb, "deployments", "apps") for verb in _WRITES),
     *(Right(verb, "cronjobs", "batch") for verb in _WRITES),
+    *(Right(verb, "poddisruptionbudgets", "policy") for verb in _WRITES),
+    *(Right(verb, "networkpolicies", "networking.k8s.io") for verb in _WRITES),
     Right("list", "pods"),
+    Right("create", "events"),
     Right("get", "namespaces"),
 )
 """What deploy/rbac.yaml gives the operator."""

@@ -33,6 +33,8 @@ RELEASE = "live"
 
 LABEL_STEP = "bema.dev/step"
 LABEL_APP = "bema.dev/app"
+LABEL_CLIENTS = "bema.dev/clients"
+"""On a namespace, "true": its pods may reach the Steps of all apps."""
 LABEL_NAME = "app.kubernetes.io/name"
 LABEL_COMPONENT = "app.kubernetes.io/component"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
