@@ -395,6 +395,23 @@ def test_a_stream_that_vanishes_is_made_again(space: Space) -> None:
     )
 
 
+def test_a_topic_is_not_taken_from_a_step_while_events_wait_on_it(space: Space) -> None:
+    both = {"event": {"topics": ["order.created", "order.paid"]}}
+    space.apply(step("orders", both, replicas=0))
+    space.wait_ready("orders")
+    publish(space, "order.paid", 3)
+    space.apply(step("orders", EVENT, replicas=0, version=2))
+    message = space.wait_reason("orders", "BacklogOnRemovedTopic", "SubscriptionReady")
+    assert message.startswith("3 events wait on order.paid, which the Step is not to hear any more.")
+    assert len(space.all("configmaps")) == 2, "the version before and kube-root-ca.crt"
+    command = message.partition("kubectl ")[2].split()
+    space.cluster.kubectl(*command)
+    space.wait_ready("orders")
+    found = consumer(space, "orders")
+    assert found is not None
+    assert not any("paid" in subject for subject in found["config"]["filter_subjects"])
+
+
 def test_a_step_that_hears_no_events_keeps_no_empty_consumer(space: Space) -> None:
     space.apply(step("orders", EVENT, replicas=0))
     space.wait_ready("orders")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import nats as nats_client
 import pytest
 
 from bema.contract import bindings, names
@@ -151,7 +152,8 @@ async def test_a_consumer_that_is_still_needed_is_looked_at_again(
         async def let_go() -> bool:
             if not spec:
                 return await broker.release(KEY, UID)
-            return not (await broker.ensure(KEY, bound(ANSWERS, settings=settings))).leftovers
+            found = await broker.ensure(KEY, bound(ANSWERS, settings=settings))
+            return found.problem is None and not found.leftovers
 
         assert not await let_go()
         assert not await let_go(), "also at the second look"
@@ -159,3 +161,81 @@ async def test_a_consumer_that_is_still_needed_is_looked_at_again(
         await js.purge(binding.stream.name, names.events(binding.root), below=None)
         assert await let_go()
     assert await durables(js) == set()
+
+
+BOTH = {"event": {"topics": ["a", "b"]}}
+IN_ORDER = {"event": {"topics": ["b", "c"], "ordering": {}}}
+
+
+async def send(js: JetStream, topic: str, count: int) -> None:
+    for _ in range(count):
+        await js.publish(Outgoing(names.event(names.root(KEY.namespace), topic), b"1", {}))
+
+
+async def settle(settings: Settings, durable: str, count: int) -> None:
+    """Be the version before: take so many events, and settle them."""
+    client = await nats_client.connect(settings.nats_urls[0])
+    pull = await client.jetstream().pull_subscribe_bind(durable, stream=names.stream(KEY.namespace))
+    for message in await pull.fetch(count, timeout=5):
+        await message.ack_sync()
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "topics"),
+    [
+        pytest.param(BOTH, PLAIN, ["b"], id="one topic of two"),
+        pytest.param(BOTH, ANSWERS, ["a", "b"], id="all topics"),
+        pytest.param(IN_ORDER, PLAIN, ["b", "c"], id="topics in order"),
+    ],
+)
+async def test_a_step_goes_on_as_it_was_while_events_wait_that_it_would_hear_no_more(
+    js: JetStream, settings: Settings, before: dict[str, Any], after: dict[str, Any], topics: list[str]
+) -> None:
+    async with running(settings) as broker:
+        assert (await broker.ensure(KEY, bound(before, settings=settings))).problem is None
+        was = await durables(js)
+        for topic in topics:
+            await send(js, topic, 2)
+        problem = (await broker.ensure(KEY, bound(after, settings=settings))).problem
+        assert problem is not None
+        assert problem.reason == "BacklogOnRemovedTopic"
+        waiting = ", ".join(f"2 events wait on {topic}" for topic in topics)
+        assert problem.message == (
+            f"{waiting}, which the Step is not to hear any more. The version before goes on until they are done; then "
+            f"this one follows by itself. To give them up: kubectl annotate step work -n shop "
+            f"bema.dev/discard-backlog={','.join(topics)}"
+        )
+        assert await durables(js) == was
+        states = await admin.consumer_states(js, names.stream(KEY.namespace))
+        assert sum(state.backlog for state in states.values()) == 2 * len(topics)
+
+
+async def test_what_is_sent_after_the_edit_holds_nothing_up(js: JetStream, settings: Settings) -> None:
+    async with running(settings) as broker:
+        await broker.ensure(KEY, bound(BOTH, settings=settings))
+        await send(js, "b", 2)
+        edited = bound(PLAIN, settings=settings)
+        assert (await broker.ensure(KEY, edited)).problem is not None
+        await send(js, "b", 3)
+        await settle(settings, "work", 1)
+        problem = (await broker.ensure(KEY, edited)).problem
+        assert problem is not None
+        assert problem.message.startswith("1 event waits on b,")
+        await settle(settings, "work", 1)
+        assert (await broker.ensure(KEY, edited)).problem is None
+        found = await admin.consumer_info(js, names.stream(KEY.namespace), "work")
+        assert not any(".b" in subject for subject in admin.filters(found["config"]))
+
+
+async def test_events_that_a_person_gives_up_hold_nothing_up(js: JetStream, settings: Settings) -> None:
+    async with running(settings) as broker:
+        await broker.ensure(KEY, bound(IN_ORDER, settings=settings))
+        await send(js, "b", 1)
+        await send(js, "c", 1)
+        edited = bound(PLAIN, settings=settings)
+        problem = (await broker.ensure(KEY, edited, discards=frozenset({"b"}))).problem
+        assert problem is not None
+        assert problem.message.startswith("1 event waits on c,")
+        assert (await broker.ensure(KEY, edited, discards=frozenset({"b", "c"}))).problem is None
+        assert await durables(js) == {"work"}

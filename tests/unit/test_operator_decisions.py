@@ -40,6 +40,7 @@ EXTRA = live(ownership.stamp(manifest("Service", "a")))
 SETTLED = Facts(subject=SUBJECT, spec=RUNNING, wanted=[DEPLOYMENT], children=[CHILD], subscription=Subscription())
 AWAY = Subscription(Problem(Reason.BROKER_UNAVAILABLE, ""))
 FOREIGN = Subscription(Problem(Reason.APP_STREAM_OWNED, ""))
+HELD_BACK = Subscription(Problem(Reason.BACKLOG_ON_REMOVED_TOPIC, ""))
 REFUSED = Problem(Reason.APPLY_REFUSED, "no")
 DELETING = Subject(key=Key("shop", "a"), uid="u", generation=1, created="", deleting=True, status={})
 UNREADY = SETTLED.with_(children=[live(DEPLOYMENT, available=0)])
@@ -52,6 +53,7 @@ CASES: list[tuple[str, Facts, decisions.Action]] = [
     ("it is a noop", SETTLED.with_(spec=NOOP, wanted=[], children=[]), Report()),
     ("its subscription is unknown", SETTLED.with_(subscription=None), Subscribe()),
     ("its stream belongs to somebody else", SETTLED.with_(subscription=FOREIGN, children=[]), Report()),
+    ("events wait that it is not to hear any more", SETTLED.with_(subscription=HELD_BACK, children=[]), Report()),
     ("there is neither a broker nor a workload", SETTLED.with_(subscription=AWAY, children=[]), Report()),
     ("the API server refuses an object", SETTLED.with_(refused=REFUSED, children=[]), Report()),
     ("a name is taken", SETTLED.with_(taken=["Service shop/a"], children=[]), Report()),

@@ -74,6 +74,8 @@ class Broker:
         self._away = 0
         """Seconds since the broker was last there."""
         self._locks: dict[str, asyncio.Lock] = {}
+        self._edited: dict[Key, int] = {}
+        """Where the stream was when a Step was first asked to hear less than what waits for it."""
 
     async def run(self) -> None:
         """Connect, however long it takes, and stay connected until cancelled."""
@@ -122,9 +124,12 @@ class Broker:
     def is_connected(self) -> bool:
         return self._js is not None and self._js.connection.is_connected
 
-    async def ensure(self, key: Key, binding: Binding, *, adopt: str = "") -> Subscription:
-        """Make the Step's stream and consumer be there, if that is not known already. `adopt`: the uid of the
-        namespace before, whose stream is to be taken over."""
+    async def ensure(
+        self, key: Key, binding: Binding, *, discards: frozenset[str] = frozenset(), adopt: str = ""
+    ) -> Subscription:
+        """Make the Step's stream and consumer be there, if that is not known already. Not yet, while events wait that
+        it would hear no more, unless they are of topics in `discards`. `adopt`: the uid of the namespace before, whose
+        stream is to be taken over."""
         digest = _digest(binding)
         held = self._held.get(key)
         if self._away >= PATIENCE:
@@ -133,7 +138,12 @@ class Broker:
         if held is not None and held.digest == digest:
             return self._subscribed(binding)
         try:
-            left = await self._ensure(binding, adopt)
+            js = self._connected()
+            await self._ensure_stream(js, binding.stream, adopt)
+            waiting = await self._unheard(js, key, binding, discards)
+            if waiting:
+                return Subscription(_backlog_left(key, waiting))
+            left = _say_removed(binding.stream.name, await subscriptions.ensure(js, binding))
         except errors.BrokerError as error:
             problem = self._problem(error)
             if problem.reason is Reason.BROKER_UNAVAILABLE:
@@ -148,10 +158,23 @@ class Broker:
     def _subscribed(self, binding: Binding, *, leftovers: bool = False) -> Subscription:
         return Subscription(created=self._created.get(binding.stream.name, ""), leftovers=leftovers)
 
-    async def _ensure(self, binding: Binding, adopt: str) -> Leftovers:
-        js = self._connected()
-        await self._ensure_stream(js, binding.stream, adopt)
-        return _say_removed(binding.stream.name, await subscriptions.ensure(js, binding))
+    async def _unheard(self, js: JetStream, key: Key, binding: Binding, discards: frozenset[str]) -> dict[str, int]:
+        """Events that wait on topics which the Step is to hear no more: those that were there when it was first asked,
+        or somebody who goes on sending would keep the Step as it is for ever."""
+        until = self._edited.get(key)
+        if until is None:
+            until = await admin.last_sequence(js, binding.stream.name)
+        waiting = await subscriptions.unheard(js, binding, until=until)
+        given_up = {topic: count for topic, count in waiting.items() if topic in discards}
+        for topic, count in given_up.items():
+            text = "The Step gives up %d events that wait on %s, as its annotation says"
+            log.warning(text, count, topic, extra={"app": key.namespace, "step": key.name})
+        left = {topic: count for topic, count in waiting.items() if topic not in discards}
+        if left:
+            self._edited[key] = until
+        else:
+            self._edited.pop(key, None)
+        return left
 
     async def release(self, key: Key, namespace_uid: str) -> bool:
         """Let go of what a noop had before it was one, whoever knew of it: only in a stream that is ours. Whether
@@ -182,6 +205,7 @@ class Broker:
     def forget(self, key: Key) -> None:
         """The Step is gone. Its consumer stays, for the sweep."""
         self._held.pop(key, None)
+        self._edited.pop(key, None)
         self._unanswered.discard(key)
 
     def backlog(self, key: Key) -> int | None:
@@ -282,6 +306,16 @@ class Broker:
 def _digest(binding: Binding) -> str:
     consumers = "".join(consumer.model_dump_json() for consumer in binding.consumers)
     return hashlib.sha256(f"{binding.stream.model_dump_json()}{consumers}".encode()).hexdigest()
+
+
+def _backlog_left(key: Key, waiting: Mapping[str, int]) -> Problem:
+    parts = [f"{count} {'event waits' if count == 1 else 'events wait'} on {topic}" for topic, count in waiting.items()]
+    text = (
+        f"{', '.join(parts)}, which the Step is not to hear any more. The version before goes on until they are done; "
+        "then this one follows by itself. To give them up: kubectl annotate step "
+        f"{key.name} -n {key.namespace} {names.ANNOTATION_DISCARD_BACKLOG}={','.join(waiting)}"
+    )
+    return Problem(Reason.BACKLOG_ON_REMOVED_TOPIC, text)
 
 
 def _say_removed(stream: str, left: Leftovers) -> Leftovers:

@@ -90,6 +90,11 @@ def has_foreign_stream(facts: Facts) -> bool:
     return _subscription_reason(facts) is Reason.APP_STREAM_OWNED
 
 
+def is_held_back(facts: Facts) -> bool:
+    """Its workload stays what it is: only the version before can do what waits."""
+    return _subscription_reason(facts) is Reason.BACKLOG_ON_REMOVED_TOPIC
+
+
 def has_no_broker_and_no_workload(facts: Facts) -> bool:
     """Nobody has said yet that the stream is ours, and nothing runs that could be kept running."""
     useless = (Reason.BROKER_UNAVAILABLE, Reason.BROKER_TOO_OLD)
@@ -131,6 +136,7 @@ TABLE = (
     Row("it is a noop", is_noop, Report()),
     Row("its subscription is unknown", is_not_subscribed, Subscribe()),
     Row("its stream belongs to somebody else", has_foreign_stream, Report()),
+    Row("events wait that it is not to hear any more", is_held_back, Report()),
     Row("there is neither a broker nor a workload", has_no_broker_and_no_workload, Report()),
     Row("the API server refuses an object", is_refused, Report()),
     Row("a name is taken", has_name_taken, Report()),

@@ -30,6 +30,7 @@ TO_ACT_UPON = frozenset(
         Reason.NAME_TAKEN,
         Reason.BROKER_REFUSED,
         Reason.APP_STREAM_OWNED,
+        Reason.BACKLOG_ON_REMOVED_TOPIC,
     }
 )
 AGAIN = 600.0

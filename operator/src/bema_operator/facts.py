@@ -59,6 +59,8 @@ class Subject:
     created: str
     deleting: bool
     status: Object
+    discards: frozenset[str] = frozenset()
+    """Topics whose waiting events a person gives up."""
 
     @property
     def was_reconciled(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bema.contract import bindings, errors, steps
+from bema.contract import bindings, errors, names, steps
 from bema.contract.bindings import Binding
 from bema.contract.steps import Step, StepSpec
 from bema_operator.facts import Key, Subject
@@ -41,7 +41,12 @@ def subject(found: Object) -> Subject:
         created=metadata["creationTimestamp"],
         deleting="deletionTimestamp" in metadata,
         status=found.get("status", {}),
+        discards=_words(metadata.get("annotations", {}).get(names.ANNOTATION_DISCARD_BACKLOG, "")),
     )
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word.strip() for word in text.split(",") if word.strip())
 
 
 def plan(found: Object, namespace_uid: str, settings: Settings) -> Plan:

@@ -28,6 +28,8 @@ REFUSED_AGAIN = 60.0
 """When to try again what the API server refuses: only somebody else's change can help, such as of a quota."""
 BROKER_AGAIN = 15.0
 """When to ask the broker again that refused or did not answer; a reconnect brings the Step back at once."""
+BACKLOG_AGAIN = 5.0
+"""When to look again whether events are done that a Step is to hear no more: nobody tells."""
 LET_GO_AGAIN = 30.0
 """When to look again whether the consumers of a Step that hears no events are needed no more: nobody tells."""
 ROUNDS = 8
@@ -172,9 +174,11 @@ class Reconciler:
         if plan.binding is None:
             raise NeverSettled(f"{seen.subject.key}: expected a Binding, found none")
         key = seen.subject.key
-        subscription = await self._broker.ensure(key, plan.binding)
+        discards = seen.subject.discards
+        subscription = await self._broker.ensure(key, plan.binding, discards=discards)
         if subscription.problem is not None and subscription.problem.reason is Reason.APP_STREAM_OWNED:
-            subscription = await self._broker.ensure(key, plan.binding, adopt=await self._adopted(key.namespace))
+            adopt = await self._adopted(key.namespace)
+            subscription = await self._broker.ensure(key, plan.binding, discards=discards, adopt=adopt)
         found = seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, plan))
         await self._note_loss(found)
         return found
@@ -288,7 +292,8 @@ class Reconciler:
         if seen.refused is not None or seen.taken:
             return REFUSED_AGAIN
         if seen.subscription is not None and seen.subscription.problem is not None:
-            return BROKER_AGAIN
+            is_held_back = seen.subscription.problem.reason is Reason.BACKLOG_ON_REMOVED_TOPIC
+            return BACKLOG_AGAIN if is_held_back else BROKER_AGAIN
         if seen.rollout is not None and not seen.rollout.is_done:
             waited = self._clock() - self._unready.get(seen.subject.key, self._clock())
             return min(max(PATIENCE, waited / 2), LONGEST_PAUSE)

@@ -42,6 +42,8 @@ LABEL_PART_OF = "app.kubernetes.io/part-of"
 LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
 ANNOTATION_HASH = "bema.dev/hash"
 ANNOTATION_ADOPT_STREAM = "bema.dev/adopt-stream"
+ANNOTATION_DISCARD_BACKLOG = "bema.dev/discard-backlog"
+"""On a Step: topics, separated by commas, whose waiting events it gives up."""
 ANNOTATION_VERSION = "bema.dev/version"
 ANNOTATION_SCHEMA = "bema.dev/schema"
 

@@ -83,6 +83,8 @@ class Reason(StrEnum):
     """The nats-server lacks what Bema needs; the message says which version it is and which is needed."""
     BROKER_DATA_LOST = "BrokerDataLost"
     """The app's stream is another one than the Step was subscribed to: what that one held is gone. Said for a day."""
+    BACKLOG_ON_REMOVED_TOPIC = "BacklogOnRemovedTopic"
+    """Events wait on a topic that the Step is not to hear any more; the version before goes on until they are done."""
     APP_STREAM_OWNED = "AppStreamOwned"
     """The app's stream belongs to another installation or namespace; the message says how to adopt it."""
 

@@ -7,6 +7,7 @@ others have not finished: what both hear is one run with one marker, so it is do
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -139,6 +140,21 @@ async def let_go(js: JetStream, stream: str, step: str) -> Leftovers:
 async def _of_step(js: JetStream, stream: str, step: str) -> dict[str, ConsumerState]:
     states = await admin.consumer_states(js, stream)
     return {durable: state for durable, state in states.items() if admin.step_of(state) == step}
+
+
+async def unheard(js: JetStream, binding: Binding, *, until: int) -> dict[str, int]:
+    """Events up to a sequence that wait for the Step on topics which it is to hear no more, by topic."""
+    stream, root = binding.stream.name, binding.root
+    heard = {topic for event in binding.events for topic in event.topics}
+    found: Counter[str] = Counter()
+    for state in (await _of_step(js, stream, binding.step)).values():
+        for subject in state.filters if state.backlog else ():
+            if not subject.startswith(names.events(root)[:-1]) or (topic := names.topic_of(root, subject)) in heard:
+                continue
+            waiting = await admin.count(js, stream, subject, start=state.ack_floor + 1)
+            later = await admin.count(js, stream, subject, start=until + 1) if waiting else 0
+            found[topic] += waiting - later
+    return {topic: waiting for topic, waiting in sorted(found.items()) if waiting > 0}
 
 
 async def unwatch(js: JetStream, stream: str, step: str) -> None:
