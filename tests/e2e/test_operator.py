@@ -203,6 +203,28 @@ def test_edited_code_rolls_the_pods(space: Space) -> None:
     waits.until_sync(replaced, "the old pods to be gone", timeout=60)
 
 
+def test_a_drained_node_takes_one_pod_of_a_step_at_a_time(space: Space) -> None:
+    def evict(name: str) -> None:
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": space.name}}
+        path = f"/api/v1/namespaces/{space.name}/pods/{name}/eviction"
+        space.cluster.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(eviction))
+
+    space.apply(step("orders", EVENT, replicas=2))
+    space.wait_ready("orders")
+
+    def one_may_go() -> bool:
+        found = space.get("poddisruptionbudget", "orders") or {}
+        return bool(found.get("status", {}).get("disruptionsAllowed") == 1)
+
+    waits.until_sync(one_may_go, "the budget to be counted", timeout=30)
+    first, second = (pod["metadata"]["name"] for pod in space.all("pods"))
+    evict(first)
+    with pytest.raises(errors.CommandFailed, match="would violate the pod's disruption budget"):
+        evict(second)
+    space.kubectl("patch", "step", "orders", "--type=merge", "-p", '{"spec": {"replicas": 1}}')
+    waits.until_sync(lambda: not space.all("poddisruptionbudgets"), "the budget of one pod to be gone", timeout=30)
+
+
 def test_a_second_apply_and_a_diff_change_nothing(space: Space) -> None:
     manifest = step("orders", EVENT, API)
     space.apply(manifest)
