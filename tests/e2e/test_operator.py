@@ -279,6 +279,11 @@ def test_what_this_version_does_not_do_is_refused_by_name(space: Space) -> None:
     after = space.get("deployment", "old") or {}
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"] == before["spec"]
+    # Whoever waits hears that it has failed, until it is mended.
+    assert space.condition("old", "Stalled")["message"] == space.condition("old")["message"]
+    space.apply(step("old", EVENT, replicas=0))
+    space.wait_ready("old")
+    assert space.condition("old", "Stalled") == {}
 
 
 def test_a_cron_step_is_a_cron_job_that_can_be_started_by_hand(space: Space) -> None:
