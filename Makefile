@@ -43,7 +43,7 @@ chaos: setup ## Break everything around a bank, 20,000 runs a time: ARGS="--seed
 mutants: setup ## Remove each rule of the protocol once, in a copy, and see its test go red
 	@$(BIN)/python -m tools.mutants $(ARGS)
 
-gen: setup ## Write the CRD, the JSON Schemas and the golden vectors from the contract
+gen: setup ## Write what is made from the code: CRD, JSON Schemas, golden vectors, reference
 	@$(BIN)/python -m tools.gen
 
 bench: setup ## Measure beside a bare client; writes bench/out/latest.json

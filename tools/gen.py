@@ -1,5 +1,5 @@
-"""Writes what is made from `bema.contract`: the CRD, JSON Schemas and golden vectors; and Argo CD's patch from its
-script. `--check` only compares.
+"""Writes what is made from the code: the CRD, JSON Schemas and golden vectors from `bema.contract`, the reference, and
+Argo CD's patch from its script. `--check` only compares.
 
 python -m tools.gen [--check]
 """
@@ -20,7 +20,7 @@ from bema.contract import crds
 from bema.contract.bindings import Binding
 from bema.contract.models import Model
 from bema.contract.steps import StepSpec
-from tools import argocd, vectors
+from tools import argocd, references, vectors
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Generated from bema.contract; change the models and run `make gen`.\n"
@@ -33,6 +33,7 @@ def files() -> dict[str, str]:
         "sdk/contract/schema/step.schema.json": _schema("step", StepSpec),
         "sdk/contract/schema/binding.schema.json": _schema("binding", Binding),
         "deploy/argocd/argocd-cm.yaml": argocd.config_map(),
+        "docs/reference.md": references.page(),
     }
     for name, content in vectors.all_files().items():
         texts[f"sdk/contract/vectors/{name}.json"] = _json(content)
