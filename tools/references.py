@@ -36,7 +36,7 @@ def page() -> str:
 
 def _conditions() -> Iterator[str]:
     yield "## Conditions\n"
-    yield "What a Step's `status.conditions` are about.\n"
+    yield "What a Step's `status.conditions` are about. [gitops.md](gitops.md#health) says who makes what of them.\n"
     types = docstrings.under(ConditionType)
     yield _table(("type", "when `True`"), ((_code(item), types[item.name]) for item in ConditionType))
     yield "## Reasons\n"

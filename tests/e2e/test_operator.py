@@ -213,10 +213,19 @@ def test_a_second_apply_and_a_diff_change_nothing(space: Space) -> None:
     space.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=yaml.safe_dump(manifest))
     again = space.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump(manifest))
     assert "serverside-applied" in again
+    assert space.kubectl("diff", "--server-side", "-f", "-", input=yaml.safe_dump(manifest)) == ""
     # Nobody but the user has a part in it. kubectl does not show of its own accord who has.
     shown = json.loads(space.kubectl("get", "step", "orders", "--show-managed-fields", "-o", "json"))
     managers = {entry["manager"] for entry in shown["metadata"]["managedFields"] if "subresource" not in entry}
     assert {manager.partition("-")[0] for manager in managers} == {"kubectl"}
+
+
+def test_a_server_side_diff_shows_nothing_after_a_reconcile(space: Space) -> None:
+    manifest = yaml.safe_dump(step("orders", EVENT, API))
+    space.kubectl("apply", "--server-side", "-f", "-", input=manifest)
+    space.wait_ready("orders")
+    assert space.kubectl("diff", "--server-side", "-f", "-", input=manifest) == ""
+    assert space.kubectl("diff", "--server-side", "--field-manager=argocd-controller", "-f", "-", input=manifest) == ""
 
 
 DRIFTS: dict[str, tuple[str, ...]] = {
