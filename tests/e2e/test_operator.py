@@ -245,7 +245,7 @@ def wanted_parts(space: Space) -> tuple[Any, ...]:
         return ()
     [container] = deployment["spec"]["template"]["spec"]["containers"]
     metadata = deployment["metadata"]
-    return deployment["spec"]["replicas"], container["image"], container["env"], metadata["labels"]
+    return deployment["spec"]["replicas"], container["image"], container.get("env"), metadata["labels"]
 
 
 def test_drift_is_repaired(space: Space) -> None:
