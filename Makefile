@@ -19,7 +19,7 @@ $(STAMP): constraints.txt requirements-dev.txt $(DISTRIBUTIONS:%=%/pyproject.tom
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Bema needs Python 3.11 or later, found {sys.version.split()[0]}; set PYTHON=")'
 	@echo "Setting up $(VENV) (about a minute)…"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet -c constraints.txt $(patsubst %,-e %,sdk/python[nats] $(filter-out sdk/python,$(DISTRIBUTIONS))) -r requirements-dev.txt
+	@$(BIN)/pip install --quiet -c constraints.txt $(patsubst %,-e %,sdk/python[kubernetes,nats] $(filter-out sdk/python,$(DISTRIBUTIONS))) -r requirements-dev.txt
 	@touch $@
 
 demo: setup ## Run examples/orders in `bema dev`: 1,000 orders, a killed worker, an audit

@@ -123,7 +123,7 @@ TIERS: dict[str, Callable[[], Result]] = {
     "check": check,
     "unit": lambda: tests("unit"),
     # Most of the time of these two is waiting
-    "integration": lambda: tests("integration", "-n", "3"),
+    "integration": lambda: tests("integration", "-n", "4"),
     "facts": lambda: tests("facts", "-n", "3"),
     "bench": bench,
     "chaos": lambda: tests("chaos", "-n", "2", "-rP"),  # what was counted is worth seeing when all is well, too

@@ -46,7 +46,8 @@ def _files() -> dict[str, tuple[str, Sequence[Case], Callable[[Case], Any]]]:
         "seconds and may differ in the last digits."
     )
     operations_about = (
-        "A new value from `value` and `operations`, applied in order. A path is a list, or text with dots."
+        "A new value from `value` and `operations`, applied in order. A path is a list, or text with "
+        "dots. Up to 15 digits without zeros in front are a place in a list, and a key elsewhere."
     )
     wires_about = (
         "A message between a runtime and a worker, read by the one that it is `to` and written again: what is as it is "
@@ -199,9 +200,12 @@ NAMES: tuple[Case, ...] = (
     _call("a Step's retries", "retry_filter", root=ROOT, step="charge"),
     _call("all retries", "retries", root=ROOT),
     _call("what a Step's retries begin with", "retry_prefix", root=ROOT, step="charge"),
+    _call("Step and run of a retry", "retry_of", root=ROOT, subject=f"bema.shop.retry.charge.{RUN}"),
+    _call("an event's subject is no retry's", "retry_of", root=ROOT, subject="bema.shop.evt.live.0.a"),
     _call("a timer's subject", "timer", root=ROOT, timer_id="remind me"),
     _call("all timers", "timers", root=ROOT),
     _call("a retry's timer", "retry_timer", root=ROOT, step="charge", run=RUN),
+    _call("the timers of a Step's retries", "retry_timers", root=ROOT, step="charge"),
     _call("a state subject", "state", root=ROOT, group="orders", key="2026.01/№ 7"),
     _call("an empty key has a subject", "state", root=ROOT, group="orders", key=""),
     _call("all keys of a group", "state_filter", root=ROOT, group="order lines"),
@@ -393,6 +397,11 @@ OPERATIONS: tuple[Case, ...] = (
     _change("remove from a key that does not exist leaves it so", None, _op("remove", "a")),
     _change("remove of the value itself", {"a": 1}, _op("remove")),
     _change("a name is no place in a list", [1, 2], _op("set", "first", 1)),
+    _change("digits are a key of an object", {"zip": {"1": 1}}, _op("increment", "zip.1", 1)),
+    _change("zeros in front belong to a key", {"zip": {"1234": 1}}, _op("increment", "zip.01234", 1)),
+    _change("zeros in front belong to the key that is removed", {"00": 1, "0": 2}, _op("remove", "00")),
+    _change("zeros in front are no place in a list", [1, 2], _op("set", "01", 1)),
+    _change("more digits than a number has are a key", {}, _op("set", "9" * 40, 1)),
     _change(
         "operations apply in order",
         {"total": 10},

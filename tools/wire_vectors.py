@@ -93,7 +93,8 @@ WIRES: tuple[Case, ...] = (
         outcome="ok",
         effects=[
             {"type": "SetState", "group": "g", "key": "k", "value": {"text": '{"n": 1.0}'}},
-            {"type": "SetState", "group": "g", "key": "l", "value": {"text": "1"}, "expires": 1767225600},
+            {"type": "SetState", "group": "g", "key": "l", "value": {"text": "1"}, "ttl": 60},
+            {"type": "SetState", "group": "g", "key": "o", "value": {"text": "1"}, "expires": 1767225600},
             {"type": "DeleteState", "group": "g", "key": "m"},
             {
                 "type": "UpdateState",

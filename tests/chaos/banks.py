@@ -66,7 +66,7 @@ async def handler(transfer: Transfer, ctx):
     await ctx.state.set("accounts", transfer.taker, taking + transfer.amount)
     await ctx.state.increment("fees", transfer.branch, %(fee)d)
     await ctx.emit("moved", {**told, "confirm_at": transfer.due}, key=transfer.giver)
-    await ctx.emit("confirmed", {"id": transfer.id}, at=transfer.due)
+    await ctx.emit("confirmed", {"id": transfer.id, "page": transfer.page}, at=transfer.due)
 """
 _INTAKE = """
 from lib import witness
@@ -92,6 +92,13 @@ async def handler(told, ctx):
     entry = {"id": told["id"], "topic": ctx.trigger.topic, "of": told["run"], "run": ctx.run_id}
     await ctx.state.update("ledger", told["page"], operations.append(entry))
 """
+_CONFIRM = """
+from lib import witness
+config = {"triggers": [{"event": {"topics": ["confirmed"]}}]}
+async def handler(told, ctx):
+    witness.begun(ctx)
+    await ctx.state.append("confirmations", told["page"], {"id": told["id"], "run": ctx.run_id})
+"""
 
 FILES = {
     "lib/witness.py": _WITNESS,
@@ -99,6 +106,7 @@ FILES = {
     "steps/ledger_step.py": _LEDGER,
     "steps/intake_step.py": _INTAKE,
     "steps/statement_step.py": _STATEMENT,
+    "steps/confirm_step.py": _CONFIRM,
 }
 
 

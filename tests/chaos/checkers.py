@@ -81,8 +81,21 @@ class Facts:
         return [entry for page in self.state.get("ledger", {}).values() for entry in page]
 
     def noted(self, group: str) -> list[Mapping[str, Any]]:
-        """What a Step noted of its runs: of what is taken in, and of each giver's statement."""
+        """What a Step noted of its runs: of what is taken in, of each giver's statement, and of what was confirmed."""
         return [entry for page in self.state.get(group, {}).values() for entry in page]
+
+    @cached_property
+    def confirmed(self) -> Mapping[str, Sequence[Entry]]:
+        """The events that confirm a transfer, by its id."""
+        found: dict[str, list[Entry]] = defaultdict(list)
+        for entry in self.events("confirmed"):
+            found[str(entry.json()["id"])].append(entry)
+        return found
+
+    @property
+    def sent_again(self) -> int:
+        """Events that the broker has sent for timers that it had sent before."""
+        return sum(len(sent) - 1 for sent in self.confirmed.values())
 
     @cached_property
     def ends(self) -> Mapping[tuple[str, str], Counter[str]]:
@@ -209,6 +222,7 @@ def _markers(facts: Facts) -> tuple[int, Found]:
         expected = Counter({("transfer", str(data["run"]), "ok"): 1 for _, data, _ in facts.told})
         expected += Counter({("ledger", str(entry["run"]), "ok"): 1 for entry in facts.written})
         expected += Counter({("intake", str(entry["run"]), "ok"): 1 for entry in facts.noted("intake")})
+        expected += Counter({("confirm", str(entry["run"]), "ok"): 1 for entry in facts.noted("confirmations")})
         expected += Counter({("statement", str(entry["run"]), "ok"): 1 for entry in facts.noted("statements")})
         expected += Counter({(letter.words[1], letter.words[2], "dead"): 1 for letter in facts.letters})
         found = Counter(
@@ -268,22 +282,30 @@ def _statements(facts: Facts) -> tuple[int, Found]:
 
 
 def _timers(facts: Facts) -> tuple[int, Found]:
-    """What was promised for later came once, and never early."""
+    """What was promised for later was done once, and never early. The broker may send a timer more than once, when it
+    was killed: each time the same event, in the name of the same timer."""
     promised = {str(data["id"]): float(data["confirm_at"]) for data in facts.moved if "confirm_at" in data}
-    came: dict[str, list[float]] = defaultdict(list)
-    for entry in facts.events("confirmed"):
-        came[str(entry.json()["id"])].append(entry.stored)
+    done = Counter(str(entry["id"]) for entry in facts.noted("confirmations"))
 
     def find() -> Found:
-        for name in promised.keys() | came.keys():
-            if len(came[name]) != int(name in promised):
+        for name in promised.keys() | facts.confirmed.keys() | done.keys():
+            sent, expected = facts.confirmed.get(name, []), int(name in promised)
+            if done[name] != expected or bool(sent) != bool(expected):
                 yield Violation(
-                    f"{name}: expected {int(name in promised)} confirmations, found {len(came[name])}", name
+                    f"{name}: expected {expected} confirmations, found {done[name]} after {len(sent)} events", name
                 )
-            elif came[name][0] < promised[name]:
-                yield Violation(f"{name} was confirmed {promised[name] - came[name][0]:.3f} s early", name)
+            elif len(sent) > 1 and (None in (origins := set(map(_origin, sent))) or len(origins) > 1):
+                yield Violation(f"{name}: expected events of one timer, found {sorted(map(str, origins))}", name)
+            elif sent and (early := promised[name] - min(entry.stored for entry in sent)) > 0:
+                yield Violation(f"{name} was confirmed {early:.3f} s early", name)
 
     return len(promised), find()
+
+
+def _origin(entry: Entry) -> tuple[str, str] | None:
+    """The id of an event that a timer sent, and the timer."""
+    id, timer = entry.headers.get("ce-id"), entry.headers.get("Nats-Scheduler")
+    return (id, timer) if id and timer else None
 
 
 INVARIANTS: Mapping[str, Callable[[Facts], tuple[int, Found]]] = {

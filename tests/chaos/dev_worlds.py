@@ -47,10 +47,11 @@ class DevWorld(Place):
         connection = await self._connected.enter_async_context(contents.client(self._urls))
         self.reader = Reader(connection, banks.APP)
 
-    def broker(self) -> int:
-        """The process of the broker."""
+    def broker(self) -> int | None:
+        """The process of the broker; None between two."""
         assert self.dev is not None
-        return next(pid for pid, command in self.dev.processes().items() if "nats-server" in command.split()[0])
+        found = self.dev.processes().items()
+        return next((pid for pid, command in found if "nats-server" in command.partition(" ")[0]), None)
 
     async def contents(self) -> Contents:
         entries = await self.reader.everything()
@@ -82,22 +83,32 @@ async def kill_supervisor(world: DevWorld, chance: random.Random) -> Blow:
     return blow
 
 
-async def kill_worker(world: DevWorld, chance: random.Random) -> Blow:
+async def kill_worker(world: DevWorld, chance: random.Random) -> Blow | None:
     await world.busy()
-    blow = Blow(time.monotonic())
-    os.kill(world.worker, signal.SIGKILL)
+    blow = _kill(world.worker)
+    # If it had gone before: of the one in its place
     await world.ready()
     return blow
 
 
-async def kill_broker(world: DevWorld, chance: random.Random) -> Blow:
+async def kill_broker(world: DevWorld, chance: random.Random) -> Blow | None:
     await world.busy()
+    return _kill(world.broker())
+
+
+def _kill(pid: int | None) -> Blow | None:
+    """None when the process is gone already, and about to be replaced."""
     blow = Blow(time.monotonic())
-    os.kill(world.broker(), signal.SIGKILL)
-    return blow
+    try:
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            return blow
+    except ProcessLookupError:
+        pass
+    return None
 
 
-OF_DEVS: Mapping[str, Callable[[DevWorld, random.Random], Awaitable[Blow]]] = {
+OF_DEVS: Mapping[str, Callable[[DevWorld, random.Random], Awaitable[Blow | None]]] = {
     "`bema dev` killed": kill_supervisor,
     "its worker killed": kill_worker,
     "its broker killed": kill_broker,

@@ -33,7 +33,8 @@ class Blow:
     """From when on, for a fault that lasts as long as a process and has all of its runs."""
 
 
-Strike = Callable[[World, random.Random], Awaitable[Blow]]
+Strike = Callable[[World, random.Random], Awaitable[Blow | None]]
+"""None when there was nothing to strike."""
 
 
 def _near(chance: random.Random) -> int:
@@ -187,7 +188,8 @@ async def lose_quorum(world: World, chance: random.Random) -> Blow:
 
 
 async def fill_store(world: World, chance: random.Random) -> Blow:
-    """Another stream takes all that the servers may store, and goes again."""
+    """Another stream takes all that the servers may store, and goes again. Timers that fell due meanwhile are the
+    janitor's business."""
     async with contents.client(world.urls) as connection:
         js = connection.jetstream(timeout=5)
         await js.add_stream(name="FILL", subjects=["fill"], num_replicas=world.replicas)
@@ -206,12 +208,6 @@ async def fill_store(world: World, chance: random.Random) -> Blow:
         blow = Blow(time.monotonic())
         await asyncio.sleep(chance.uniform(1, 3))
         await waits.until(lambda: _deleted(js), "the store to be emptied", timeout=PATIENCE)
-    # Timers that fell due meanwhile stay where they are until the broker starts again, or somebody publishes them
-    # again. This goes when somebody does
-    for node in world.nodes:
-        await asyncio.to_thread(node.stop)
-        await asyncio.to_thread(node.launch)
-        await world.wait_whole()
     return blow
 
 

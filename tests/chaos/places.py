@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from pathlib import Path
 
 from tests.chaos import banks
@@ -25,6 +26,8 @@ class Place(ABC):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.backlog = 0
+        self.swept: Counter[str] = Counter()
+        """What the janitor did with timers, where a world has one that tells."""
         self.witnesses = Witnesses(folder / "witnesses.jsonl")
         self.recorder = Recorder(folder / "history.jsonl")
         plan = {"accounts": [f"a{n}" for n in range(banks.ACCOUNTS)], "opening": banks.OPENING, "fee": banks.FEE}

@@ -29,6 +29,8 @@ def show(console: Console, report: Report) -> None:
         table.add_row(check.name, found, *(str(report.by_fault[name][check.name]) for name in report.faults))
     console.print(table)
     console.print(f"{report.asked:,} transfers asked for; of {report.unknown} nobody knows whether they were stored")
+    swept = [f"{count} timers {what}" for what, count in report.swept.items() if count]
+    console.print(f"{report.sent_again} timers sent again by the broker; by the janitor: {', '.join(swept) or 'none'}")
     for check in report.checks:
         for violation in check.violations[:MOST_SHOWN]:
             console.print(f"VIOLATION {check.name}: {violation.text}", markup=False)

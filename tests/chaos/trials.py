@@ -27,8 +27,8 @@ Tell = Callable[[int, int], None]
 """Told how many runs have ended and how many faults have struck, about."""
 
 
-Strike = Callable[[Any, random.Random], Awaitable[Blow]]
-"""A fault of one kind of world."""
+Strike = Callable[[Any, random.Random], Awaitable[Blow | None]]
+"""A fault of one kind of world; None when there was nothing to strike."""
 
 
 class Kind(StrEnum):
@@ -77,6 +77,10 @@ class Report:
     runs: int
     asked: int
     unknown: int
+    sent_again: int
+    """Events that the broker stored for timers which it had sent before."""
+    swept: Counter[str]
+    """Timers that the janitor met after their time, by what it did with them."""
     by_fault: Mapping[str, Counter[str]]
     """Violations by fault and invariant: those of transfers that the fault had hit."""
     seconds: float
@@ -135,7 +139,8 @@ class Trial:
         self._users: list[User] = []
 
     def _enough(self) -> bool:
-        # A transfer is three runs at least: its own, the ledger's and the statement's
+        # A transfer that moves money is four runs at least: its own, the ledger's, the statement's and, later, the one
+        # that confirms it. Some move none
         return not self._striking and 3 * sum(user.sent for user in self._users) >= self._settings.runs * 1.02
 
     async def run(self) -> None:
@@ -168,12 +173,15 @@ class Trial:
         for _ in range(TRIES):
             began = time.monotonic()
             blow = await strike(self._world, chance)
+            struck.times += 1
+            if blow is None:
+                struck.missed += 1
+                continue
             runs = await self._world.hits(blow.at, pid=blow.pid, since=blow.since)
             again = self._world.witnesses.again(runs, blow.at)
             self._world.recorder.add(
                 "fault", "driver", name=name, began=began, struck=blow.at, hits=sorted(runs), again=again
             )
-            struck.times += 1
             struck.hits += len(runs)
             struck.again += again
             struck.runs |= runs
@@ -195,13 +203,15 @@ async def run(settings: Settings, folder: Path, tell: Tell) -> Report:
         trial = Trial(world, settings, tell)
         await trial.run()
         contents.save(await world.contents(), folder / "contents.json")
-        report = judge(settings, folder, trial.faults, time.monotonic() - began)
+        report = judge(settings, folder, trial.faults, world.swept, time.monotonic() - began)
         if report.violations:
             print(world.explain())
     return report
 
 
-def judge(settings: Settings, folder: Path, struck: Mapping[str, Struck], seconds: float) -> Report:
+def judge(
+    settings: Settings, folder: Path, struck: Mapping[str, Struck], swept: Counter[str], seconds: float
+) -> Report:
     """What the checker says of the two files in a folder."""
     lines, found = histories.read(folder / "history.jsonl"), contents.load(folder / "contents.json")
     checks = checkers.check(lines, found)
@@ -220,6 +230,8 @@ def judge(settings: Settings, folder: Path, struck: Mapping[str, Struck], second
         runs=sum(sum(outcomes.values()) for outcomes in facts.ends.values()),
         asked=len(asked),
         unknown=checkers.unknowns(asked),
+        sent_again=facts.sent_again,
+        swept=swept,
         by_fault=by_fault,
         seconds=seconds,
     )

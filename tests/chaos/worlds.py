@@ -12,6 +12,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from bema.contract import errors, retentions
+from bema.contract.bindings import Broker, Installation
+from bema.ports.janitors import Janitor
 from tests.chaos import banks, contents
 from tests.chaos.contents import Contents, Reader
 from tests.chaos.places import PATIENCE, Place
@@ -22,6 +25,8 @@ from tests.support.proxies import Proxy
 from tests.support.runtimes import App, Worker
 
 WORKERS = 3
+SWEEP_SECONDS = 2.0
+"""Time between two sweeps of the janitor."""
 
 
 class World(Place):
@@ -76,6 +81,19 @@ class World(Place):
             timeout=PATIENCE,
             explain=lambda: worker.output,
         )
+
+    async def sweep(self) -> None:
+        """Be the janitor, as the operator is, with less time between two sweeps."""
+        installation = Installation(broker=Broker(urls=self.urls))
+        janitor = Janitor(self.app.js, self.app.stream, retentions.of_installation(installation))
+        while True:
+            try:
+                report = await janitor.sweep()
+                self.swept.update({"set again": report.timers, "removed": report.leftovers})
+            except errors.BrokerError:
+                # It is away, or has no room: part of the plan
+                pass
+            await asyncio.sleep(SWEEP_SECONDS)
 
     @property
     def far(self) -> Worker:
@@ -146,7 +164,13 @@ async def running(folder: Path, *, replicas: int, store_bytes: int) -> AsyncIter
         await world.start()
         async with contents.client(world.urls) as connection, contents.client(world.urls) as other:
             world.reader = Reader(connection, banks.APP, other=other)
-            yield world
+            sweeping = asyncio.create_task(world.sweep(), name="janitor")
+            try:
+                yield world
+            finally:
+                sweeping.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await sweeping
     except BaseException as error:
         error.add_note(world.explain())
         raise

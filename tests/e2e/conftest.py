@@ -13,7 +13,7 @@ from tools.cluster import clusters
 from tools.kubernetes import Kubernetes
 
 KIND = os.environ.get("CLUSTER") == "kind"
-NAME = os.environ.get("BEMA_E2E_CLUSTER", "e2e")
+NAME = os.environ.get("BEMA_E2E_CLUSTER") or "e2e"
 """The cluster's name: two worktrees of one machine do not share one."""
 
 collect_ignore = ["test_cluster.py"] if KIND else []

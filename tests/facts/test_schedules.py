@@ -107,3 +107,58 @@ async def test_timers_that_fell_due_while_the_server_was_away_fire_when_it_is_ba
         await waits.until(all_fired, "all timers to fire", timeout=20)
         assert len(await place.all("fired.>")) == 51
         assert await place.all("timer.>") == []
+
+
+TIMERS = 50
+
+
+async def fire_and_cancel(place: Place) -> None:
+    """Timers that have fired, others that were cancelled, and nothing left of either, in a file that is worn."""
+    await place.make()
+    await facts.wear(place)
+    await place.js.publish_batch([place.schedule(str(number), at=time.time() + 0.2) for number in range(TIMERS)])
+    await place.js.publish_batch([place.schedule(f"c{number}", at=time.time() + 3600) for number in range(TIMERS)])
+    for number in range(TIMERS):
+        await place.put(f"timer.c{number}", b"", Nats_Rollup="sub", Nats_TTL="1s")
+    await waits.until(lambda: _gone(place), "all timers to be gone")
+    assert len(await place.all("fired.>")) == TIMERS
+    await facts.fill_up(place)
+
+
+async def _gone(place: Place) -> bool:
+    return await place.all("timer.>") == []
+
+
+async def test_a_server_that_is_killed_twice_fires_again_what_had_fired_and_brings_back_what_was_cancelled(
+    own: NatsServer,
+) -> None:
+    """The first recovery drops from a worn file what says that they were removed. Therefore the janitor asks whether a
+    timer has fired, and an event carries the same id each time."""
+    async with facts.connected(own.url, "TWICE") as place:
+        await fire_and_cancel(place)
+    await facts.restart(own, "TWICE", signal.SIGKILL)
+    async with facts.connected(own.url, "TWICE") as place:
+        assert (len(await place.all("fired.>")), await place.all("timer.>")) == (TIMERS, [])
+    await facts.restart(own, "TWICE", signal.SIGKILL)
+    async with facts.connected(own.url, "TWICE") as place:
+
+        async def again() -> bool:
+            return len(await place.all("fired.>")) == 2 * TIMERS
+
+        await waits.until(again, "all timers to fire again")
+        assert len(await place.js.subjects(place.name, place.subject("timer.>"))) == TIMERS, "the cancelled ones"
+
+
+async def test_and_brings_them_back_when_it_was_stopped_in_between(own: NatsServer) -> None:
+    """Those that it takes for scheduled fire again. The others stay, usually all: nothing is left that would fire
+    them."""
+    async with facts.connected(own.url, "STOPPED") as place:
+        await fire_and_cancel(place)
+    for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        await facts.restart(own, "STOPPED", how)
+        await facts.settle(2)
+    async with facts.connected(own.url, "STOPPED") as place:
+        again = len(await place.all("fired.>")) - TIMERS
+        there = set(await place.js.subjects(place.name, place.subject("timer.>")))
+        left = there & {place.subject("timer", str(number)) for number in range(TIMERS)}
+        assert again + len(left) == TIMERS

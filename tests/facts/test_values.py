@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from bema.contract import errors
 from bema.ports.jetstream import ROLLUP, TTL, WRONG_SEQUENCE, Outgoing
-from tests.support import waits
+from tests.support import facts, waits
+from tests.support.brokers import NatsServer
 from tests.support.facts import Place
 
 
@@ -78,3 +81,29 @@ async def _gone(place: Place, subject: str) -> None:
         return await place.last(subject) is None
 
     await waits.until(gone, f"the end of {subject}")
+
+
+async def test_a_value_whose_tombstone_has_expired_is_back_when_the_server_was_killed_twice(own: NatsServer) -> None:
+    """So is each that was replaced, which nobody sees: the last one counts."""
+    async with facts.connected(own.url, "TWICE") as place:
+        await place.make()
+        await facts.wear(place)
+        await place.put("gone", b"value")
+        await place.put("gone", b"", Nats_Rollup="sub", Nats_TTL="1s")
+
+        async def expired() -> bool:
+            return await place.last("gone") is None
+
+        await waits.until(expired, "the tombstone to expire")
+        await facts.fill_up(place)
+    await facts.restart(own, "TWICE", signal.SIGKILL)
+    async with facts.connected(own.url, "TWICE") as place:
+        assert await place.last("gone") is None
+    await facts.restart(own, "TWICE", signal.SIGKILL)
+    async with facts.connected(own.url, "TWICE") as place:
+        await waits.until(lambda: _is_back(place), "the value to be back")
+
+
+async def _is_back(place: Place) -> bool:
+    found = await place.last("gone")
+    return found is not None and found.data == b"value"

@@ -173,5 +173,14 @@ def test_nothing_running_here_says_how_to_start_it(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr == (
         f"✗ expected `bema dev` to run in {tmp_path}, found none; start it there, name its folder with --dir, "
-        "or name a server with --nats URL --app NAME\n"
+        "or name a server with --nats URL --app NAME; `bema emit`, `state` and `dlq` work on `bema dev` for now, "
+        "not on a cluster\n"
     )
+
+
+@pytest.mark.parametrize("command", [["emit", "a"], ["state", "list", "a"], ["dlq", "list"], ["dlq", "discard", "a"]])
+@pytest.mark.parametrize("option", ["--context", "--kubeconfig", "--namespace", "-n"])
+def test_what_works_on_bema_dev_only_says_so(command: list[str], option: str) -> None:
+    result = CliRunner().invoke(app, [*command, option, "x"])
+    assert result.exit_code == 2
+    assert "works on `bema dev` for now, not on a cluster: expected --dir FOLDER" in result.stderr

@@ -105,6 +105,38 @@ def test_dead_letters_are_listed_and_shown(dev: Dev) -> None:
     assert any(letter["run"] in line and "AttemptsExhausted" in line for line in table[1:])
 
 
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        pytest.param(("--error", ""), "'--error': expected a text to choose by, found ''", id="an empty error"),
+        pytest.param(("--error", " "), "'--error': expected a text to choose by, found ' '", id="a blank error"),
+        pytest.param(("--step", ""), "'--step': expected a text to choose by, found ''", id="an empty Step"),
+        pytest.param(("--topic", ""), "'--topic': expected a text to choose by, found ''", id="an empty topic"),
+        pytest.param(("--reason", ""), "'--reason': expected a text to choose by, found ''", id="an empty reason"),
+        pytest.param(("--since", ""), "--since: expected a time such as", id="an empty time"),
+        pytest.param(("--since", "999999w"), "--since: expected a time such as", id="since before all time"),
+        pytest.param(("--until", "999999w"), "--until: expected a time such as", id="until before all time"),
+    ],
+)
+def test_a_filter_that_is_none_chooses_nothing(dev: Dev, filters: tuple[str, ...], said: str) -> None:
+    [letter] = fail(dev, 1)
+    for command in (("list",), ("redrive", "--yes"), ("discard", "--yes"), ("discard", "--yes", "--step", "fail")):
+        result = bema(dev, "dlq", *command, *filters)
+        assert result.exit_code == 2, result.output
+        words = " ".join(result.stderr.replace("│", "").split())
+        assert f"Invalid value for {said}" in words
+        assert "Traceback" not in result.stderr
+    assert [item["run"] for item in listed(dev)] == [letter["run"]]
+
+
+def test_a_cursor_that_no_page_gives_is_refused(dev: Dev) -> None:
+    result = bema(dev, "dlq", "list", "--cursor", "9" * 23)
+    assert result.exit_code == 2
+    assert "Invalid value for '--cursor'" in result.stderr
+    assert str(2**63 - 1) in result.stderr
+    assert listed(dev, "--cursor", str(2**63 - 1)) == [], "beyond the last"
+
+
 def test_lists_are_filtered_and_paged(dev: Dev) -> None:
     one, two = fail(dev, 1, 2)
     [three] = fail(dev, 3, topic="fail.too")

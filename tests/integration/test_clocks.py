@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bema.contract import names
-from tests.chaos import skews
+from tests.support import skews
 
 LIFETIME = """
 config = {"triggers": [{"event": {"topics": ["do"]}}]}
@@ -22,7 +22,7 @@ async def handler(data, ctx):
 @pytest.mark.parametrize("skew", [-300, 300])
 async def test_a_change_keeps_the_time_of_a_value_whatever_the_workers_clock_says(start_app, skew: int) -> None:
     app = await start_app({"steps/life_step.py": LIFETIME}, workers=0)
-    await app.spawn(env={skews.VARIABLE: str(skew)}, module="tests.chaos.skews").wait_ready()
+    await app.spawn(env={skews.VARIABLE: str(skew)}, module="tests.support.skews").wait_ready()
     await app.emit("do", "set")
     await app.wait_state("g", "read", [1])
     await app.emit("do", "change")

@@ -202,6 +202,55 @@ async def test_a_value_goes_away_by_itself_and_a_change_keeps_the_time(start_app
     assert await app.state("g", "kept") == [2]
 
 
+WINDOW = """
+config = {"triggers": [{"event": {"topics": ["do"]}}]}
+async def handler(data, ctx):
+    if data == "set":
+        await ctx.state.set("g", "count", 0, ttl=3)
+        return
+    if data == "read":
+        await ctx.state.get("g", "count")
+    await ctx.state.increment("g", "count")
+"""
+TOLD = """
+config = {"triggers": [{"state": {"group": "g"}}]}
+async def handler(change, ctx):
+    await ctx.state.append("told", "types", change.type)
+"""
+
+
+@pytest.mark.parametrize("how", ["blind", "read"])
+async def test_a_value_that_is_changed_all_the_time_goes_away_in_its_time(start_app, how: str) -> None:
+    app = await start_app({"steps/window_step.py": WINDOW, "steps/told_step.py": TOLD})
+    await app.emit("do", "set")
+    await app.wait_state("g", "count", 0)
+    began, last = time.monotonic(), 0
+
+    async def another() -> int | None:
+        found = await app.state("g", "count")
+        return None if found == last else found
+
+    async def begins_anew() -> bool:
+        nonlocal last
+        await app.emit("do", how)
+        before, last = last, await waits.until(another, "the change", explain=app.explain)
+        return last < before
+
+    await waits.until(begins_anew, "a count that begins anew", explain=app.explain)
+    assert last == 1
+    assert 2 < time.monotonic() - began < 8
+    stored = await app.js.get_last(app.stream, names.state(app.root, "g", "count"))
+    assert stored is not None
+    assert "Nats-TTL" not in stored.headers
+    types = await waits.until(lambda: _told(app), "the second creation", explain=app.explain)
+    assert types.count("updated") == len(types) - 2
+
+
+async def _told(app) -> list[str] | None:  # type: ignore[no-untyped-def]
+    types = await app.state("told", "types") or []
+    return types if types.count("created") == 2 else None
+
+
 LONG_LIFE = """
 config = {"triggers": [{"event": {"topics": ["do"]}}]}
 async def handler(data, ctx):
@@ -232,6 +281,94 @@ async def test_the_time_of_a_value_is_the_brokers_whatever_the_workers_clock_say
         assert 540 <= int(stored.headers["Nats-TTL"].removesuffix("s")) <= 600
 
 
+LONG_AGO = """
+import datetime
+config = {"triggers": [{"event": {"topics": ["go"]}}], "emits": ["past"]}
+async def handler(data, ctx):
+    for at in (datetime.datetime.min.replace(tzinfo=datetime.UTC), -6e10, -1, 0, 1e9):
+        await ctx.emit("past", str(at), at=at)
+"""
+
+
+async def test_what_is_to_be_sent_at_a_time_long_ago_is_sent_now(start_app) -> None:
+    app = await start_app({"steps/past_step.py": LONG_AGO})
+    await app.emit("go", 1)
+
+    async def sent() -> bool:
+        return len(await app.events("past")) == 5
+
+    await waits.until(sent, "five events", explain=app.explain)
+
+
+TOUCH = """
+config = {"triggers": [{"event": {"topics": ["set", "change"]}}]}
+async def handler(key, ctx):
+    if ctx.trigger.topic == "set":
+        await ctx.state.set("g", key, 0, ttl=600)
+    else:
+        await ctx.state.increment("g", key)
+"""
+
+
+async def _lifetime(app, key: str) -> int:  # type: ignore[no-untyped-def]
+    stored = await app.js.get_last(app.stream, names.state(app.root, "g", key))
+    assert stored is not None
+    return int(stored.headers["Nats-TTL"].removesuffix("s"))
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600], ids=["back", "forward"])
+async def test_a_clock_that_is_set_while_a_worker_runs_changes_no_lifetime(start_app, tmp_path, seconds: int) -> None:
+    app = await start_app({"steps/touch_step.py": TOUCH}, workers=0)
+    jump = tmp_path / "jump"
+    worker = app.spawn(env={skews.JUMP: str(jump)}, module="tests.support.skews")
+    await worker.wait_ready()
+    await app.emit("set", "k")
+    await app.wait_state("g", "k", 0)
+    jump.write_text(str(seconds))
+    await app.emit("change", "k")
+    await app.wait_state("g", "k", 1)
+    assert 540 <= await _lifetime(app, "k") <= 600
+
+
+async def test_after_a_sleep_of_the_machine_the_brokers_clock_is_asked_anew(start_app, tmp_path) -> None:
+    app = await start_app({"steps/touch_step.py": TOUCH}, workers=0)
+    sleep = tmp_path / "sleep"
+    worker = app.spawn(env={skews.SLEEP: str(sleep)}, module="tests.support.skews")
+    await worker.wait_ready()
+    await app.emit("set", "k")
+    await app.wait_state("g", "k", 0)
+    sleep.write_text("3600")
+    count = 0
+
+    async def changed() -> bool:
+        nonlocal count
+        count += 1
+        await app.emit("set", f"k{count}")
+        await app.wait_state("g", f"k{count}", 0)
+        await app.emit("change", f"k{count}")
+        await app.wait_state("g", f"k{count}", 1)
+        return await _lifetime(app, f"k{count}") <= 600
+
+    await waits.until(changed, "a lifetime by the broker's clock", timeout=30, explain=app.explain)
+
+
+RETRY = """
+config = {"triggers": [{"event": {"topics": ["do"]}}], "retry": {"initialSeconds": 0.1}}
+async def handler(data, ctx):
+    if ctx.attempt == 1:
+        raise ValueError("once more")
+    await ctx.state.set("g", "attempt", ctx.attempt)
+"""
+
+
+async def test_a_retry_comes_in_its_time_whatever_the_workers_clock_says(start_app) -> None:
+    app = await start_app({"steps/retry_step.py": RETRY}, workers=0)
+    worker = app.spawn(env={skews.VARIABLE: "3600"}, module="tests.support.skews")
+    await worker.wait_ready()
+    await app.emit("do", 1)
+    await app.wait_state("g", "attempt", 2)
+
+
 REVISION = """
 from bema import RevisionConflict
 config = {"triggers": [{"event": {"topics": ["do"]}}, {"api": {"method": "POST", "path": "/x"}}]}
@@ -260,6 +397,8 @@ async def test_a_write_may_expect_a_revision(start_app) -> None:
     revision = (await app.js.get_last(app.stream, names.state(app.root, "g", "k"))).sequence
     status, body = app.request("POST", "/x", revision + 1)[:2]
     assert (status, body["title"]) == (409, f"state g/k: expected revision {revision + 1}, found {revision}")
+    status, body = app.request("POST", "/x", -1)[:2]
+    assert (status, body["title"]) == (409, f"state g/k: expected revision -1, found {revision}")
     assert app.request("POST", "/x", revision)[0] == 200
     assert await app.state("g", "k") == "api"
 
@@ -298,8 +437,33 @@ async def test_a_group_is_read_page_by_page_with_the_runs_own_writes(start_app) 
     found, sizes, groups, count = await waits.until(lambda: app.state("result", ""), "the pages", explain=app.explain)
     expected = [[key, "mine" if key == "k03" else key] for key in keys if key != "k01"]
     assert found == [*expected, ["new1", "mine"], ["new2", "mine"]]
-    assert (sizes, groups, count) == ([4, 4, 3], ["g", "other"], 11)
+    assert (sizes, groups, count) == ([4, 4, 3], ["other"], 11)
     assert [await app.state("g", key) for key in (*keys, "new1")] == [None] * 11
+
+
+GROUPS = """
+config = {"triggers": [{"api": {"method": "POST", "path": "/g"}}]}
+async def handler(request, ctx):
+    for how, group, key in request.body:
+        await (ctx.state.set(group, key, 1) if how == "set" else ctx.state.delete(group, key))
+    return list(await ctx.state.groups())
+"""
+
+
+async def test_the_groups_are_those_that_hold_something(start_app) -> None:
+    app = await start_app({"steps/groups_step.py": GROUPS})
+
+    def after(*writes: tuple[str, str, str]) -> list[str]:
+        return app.request("POST", "/g", writes)[1]  # type: ignore[no-any-return]
+
+    assert after() == []
+    assert after(("set", "a", "k"), ("set", "a", "l"), ("set", "b é", "k")) == ["a", "b é"], "its own writes count"
+    assert after() == ["a", "b é"]
+    assert after(("delete", "a", "k")) == ["a", "b é"]
+    assert after(("delete", "a", "l"), ("delete", "b é", "k"), ("set", "b é", "m")) == ["b é"]
+    assert after() == ["b é"], "what was removed holds nothing, though the stream has it still"
+    assert after(("delete", "b é", "m"), ("set", "c", "k")) == ["c"]
+    assert after(("delete", "c", "k"), ("delete", "never", "k")) == []
 
 
 MATCH = """
@@ -391,11 +555,15 @@ async def test_a_branch_that_nobody_would_await_fails_its_run(start_app) -> None
 
 
 async def test_an_attempt_of_a_kind_that_the_step_is_not_started_by_is_a_dead_letter(start_app) -> None:
-    app = await start_app({"steps/unawaited_step.py": UNAWAITED})
+    app = await start_app({"steps/unawaited_step.py": UNAWAITED}, workers=0)
+    [binding] = app.bindings
+    limits = binding.limits.model_copy(update={"unheard_deliveries": 2})
+    app.bindings = [binding.model_copy(update={"limits": limits})]
+    app.spawn()
     headers = {"Bema-Kind": "state", "Bema-Run": "r1", "Bema-Attempt": "2", "ce-id": "c1", "ce-type": "state.changed"}
     data = b'{"group":"g","key":"k","type":"created","old":null,"new":1}'
     await app.js.publish(Outgoing(names.retry(app.root, "unawaited", "r1"), data, headers))
     [letter] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
     assert letter.headers["Bema-Reason"] == "NotHeard"
-    assert "expected a Step with a trigger of kind state, found none" in letter.headers["Bema-Errors"]
+    assert "expected a Step with a trigger for this change of the state, found none" in letter.headers["Bema-Errors"]
     await app.wait_idle()

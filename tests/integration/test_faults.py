@@ -14,7 +14,7 @@ import pytest
 from bema.contract import names
 from bema.ports import admin
 from bema.ports.jetstream import Outgoing
-from tests.support import waits
+from tests.support import skews, waits
 from tests.support.brokers import NatsServer
 from tests.support.proxies import Proxy
 
@@ -242,6 +242,41 @@ async def test_a_handler_that_blocks_and_cannot_be_cancelled_ends_its_process(st
     assert "gives itself up" in app.worker.output
     states = await waits.until(lambda: _consumer(app), "the consumer")
     assert states.unacked == 1
+
+
+PATIENT = """
+import asyncio, pathlib
+config = {"triggers": [{"event": {"topics": ["long"]}}], "timeoutSeconds": 60, "retry": {"maxAttempts": 1}}
+async def handler(gate, ctx):
+    ctx.logger.info("begun")
+    while not pathlib.Path(gate).exists():
+        await asyncio.sleep(0.02)
+    await ctx.state.set("patient", "done", 1)
+"""
+SHORT = """
+import asyncio
+config = {"triggers": [{"event": {"topics": ["short"]}}], "timeoutSeconds": 1, "retry": {"maxAttempts": 1}}
+async def handler(data, ctx):
+    await asyncio.sleep(600)
+"""
+
+
+async def test_a_clock_that_is_set_ends_no_attempt(start_app, tmp_path) -> None:
+    app = await start_app({"steps/patient_step.py": PATIENT, "steps/short_step.py": SHORT}, workers=0)
+    gate, jump = tmp_path / "gate", tmp_path / "jump"
+    worker = app.spawn(env={skews.JUMP: str(jump)}, module="tests.support.skews")
+    await worker.wait_ready()
+    await app.emit("long", str(gate))
+    await waits.until(lambda: begun(app) == 1, "a begun run", explain=app.explain)
+    jump.write_text("3600")
+    await app.emit("short", 1)
+    await waits.until(app.dead_letters, "the end of an attempt whose time is over", explain=app.explain)
+    gate.touch()
+    await app.wait_state("patient", "done", 1)
+    [letter] = await app.dead_letters()
+    assert names.dead_letter_of(app.root, letter.subject)[0] == "short"
+    seconds = worker.metrics()['bema_attempt_seconds_sum{app="shop",step="patient"}']
+    assert seconds < 60, "how long it took is no matter of the clock either"
 
 
 async def _consumer(app):  # type: ignore[no-untyped-def]

@@ -16,7 +16,7 @@ from bema.contract.frames import Call, Cancel, End, Invoke, Outcome, Reply
 from bema.contract.triggers import Kind
 from bema.ports.jetstream import Outgoing
 from bema_runtime import process_invokers
-from tests.support import waits
+from tests.support import skews, waits
 from tests.support.runtimes import App
 
 PROCESS = '"isolation": "Process"'
@@ -381,6 +381,20 @@ def handler(data, ctx):
     time.sleep(data)
     ctx.state.set("sleepy", "attempt", ctx.attempt)
 """
+
+
+async def test_a_clock_that_is_set_back_keeps_no_worker_that_goes_on(start_app, tmp_path: Path) -> None:
+    app = await start_app({"steps/sleepy_step.py": SLEEPY % (tmp_path / "slow", PROCESS)}, workers=0)
+    jump = tmp_path / "jump"
+    worker = app.spawn(env={skews.JUMP: str(jump)}, module="tests.support.skews")
+    await worker.wait_ready()
+    await app.emit("a", 600)
+    await waits.until((tmp_path / "begun-600").exists, "a begun handler", explain=app.explain)
+    jump.write_text("-3600")
+    await waits.until(app.dead_letters, "the end of its attempt", timeout=30, explain=app.explain)
+    assert worker.process.poll() is None, "the runtime gave itself up"
+    await app.emit("a", 0)
+    await app.wait_state("sleepy", "attempt", 1)
 
 
 async def test_events_that_wait_for_a_worker_do_not_run_out_of_time(start_app, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 
 from bema.contract import errors, floors, names, retentions
 from bema.contract.retentions import Level
-from bema.ports import admin
+from bema.ports import admin, timers
+from bema.ports.jetstream import Stored
 from tests.support import brokers, janitors, waits
 from tests.support.janitors import DAY, HOUR, App
+
+Log = pytest.LogCaptureFixture
 
 
 @pytest.fixture
@@ -331,6 +335,116 @@ async def test_a_timer_that_is_set_anew_or_has_fired_is_left_alone(app: App) -> 
     assert (await app.sweep(ahead=1000)).timers == 0
     assert await app.sequences("timer.>") == [again]
     assert (await app.sweep(ahead=5100)).timers == 1
+
+
+PAID = "evt.live.0.paid"
+
+
+async def test_a_timer_that_has_fired_and_is_there_all_the_same_is_removed(app: App, caplog: Log) -> None:
+    due = time.time() + 30
+    for name in ("one", "two"):
+        await app.set_timer(name, due, PAID)
+    forgotten = await app.set_timer("forgotten", due, PAID)
+    for name in ("one", "two"):
+        await app.fire(name, PAID)
+    assert await app.count("timer.>") == 3
+    with caplog.at_level("INFO"):
+        report = await app.sweep(ahead=45)
+    assert (report.leftovers, report.timers) == (2, 1)
+    assert (await app.count("timer.>"), await app.count(PAID)) == (1, 2)
+    assert await app.sequences("timer.forgotten") > [forgotten], "what has not fired is set again"
+    said = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    assert [text for text in said if "had fired" in text and text.endswith(f"{app.root}.timer.one")]
+
+
+async def test_what_was_sent_is_read_once_for_all_timers_of_a_target(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    scan = app.js.scan
+
+    def counted(stream: str, subject_filter: str, *, start: int = 1) -> AsyncIterator[Stored]:
+        if ".meta." not in subject_filter:
+            read.append(subject_filter)
+        return scan(stream, subject_filter, start=start)
+
+    due = time.time() + 30
+    for number in range(20):
+        await app.set_timer(f"t{number}", due, PAID)
+        await app.set_timer(f"r{number}", due)
+        await app.fire(f"t{number}", PAID)
+        await app.fire(f"r{number}", f"retry.pay.r{number}")
+    monkeypatch.setattr(app.js, "scan", counted)
+    assert (await app.sweep(ahead=45)).leftovers == 40
+    assert read == [f"{app.root}.timer.>", f"{app.root}.{PAID}", f"{app.root}.retry.pay.>"]
+
+
+async def test_what_an_earlier_timer_of_an_id_has_sent_says_nothing_of_the_next(app: App) -> None:
+    due = time.time() + 30
+    await app.set_timer("again", due, PAID)
+    await app.fire("again", PAID)
+    await app.set_timer("again", due + 1, PAID)
+    report = await app.sweep(ahead=45)
+    assert (report.leftovers, report.timers) == (0, 1)
+    assert await app.count("timer.again") == 1
+
+
+async def test_a_timer_that_is_set_anew_while_its_leftover_is_removed_stays(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due, delete, anew = time.time() + 30, app.js.delete, []
+    await app.set_timer("t", due, PAID)
+    await app.fire("t", PAID)
+
+    async def late(stream: str, sequence: int) -> bool:
+        anew.append(await app.set_timer("t", due + 1000, PAID))
+        return await delete(stream, sequence)
+
+    monkeypatch.setattr(app.js, "delete", late)
+    assert (await app.sweep(ahead=45)).leftovers == 0
+    assert await app.sequences("timer.>") == anew
+
+
+@pytest.mark.parametrize("run", ["r1", "r1~1"])
+async def test_the_timer_of_a_run_that_has_ended_is_removed_though_its_retry_is_gone(app: App, run: str) -> None:
+    name, other = f"retry.pay.{run}", "retry.pay.r2"
+    for timer in (name, other):
+        await app.set_timer(timer, time.time() + 500, timer)
+    await app.put(f"end.pay.event.{run}")
+    report = await app.sweep(ahead=600)
+    assert (report.leftovers, report.timers) == (1, 1)
+    assert (await app.count(f"timer.{name}"), await app.count(f"timer.{other}")) == (0, 1)
+
+
+async def test_a_timer_that_a_killed_server_brings_back_is_found(tmp_path: Path) -> None:
+    with brokers.running(tmp_path / "own") as server:
+        async with janitors.app(server.url) as app:
+            await _leave_forgotten(app)
+            assert (await app.sweep()).leftovers == 0, "what was read once is not read again without a reason"
+            server.stop(signal.SIGKILL)
+            server.start()
+            connection = app.js.connection
+            await waits.until(lambda: connection.losses and connection.is_connected, "the connection", timeout=20)
+            assert (await app.sweep()).leftovers == 1
+
+
+async def test_a_timer_that_a_server_brings_back_out_of_sight_is_found_in_the_end(app: App) -> None:
+    await _leave_forgotten(app)
+    found = [(await app.sweep()).leftovers for _ in range(timers.WHOLE)]
+    assert (sum(found), found[0]) == (1, 0)
+
+
+async def _leave_forgotten(app: App) -> None:
+    """A timer that was gone when the janitor looked for it at its time, and is back: it has fired."""
+    sequence = await app.set_timer("back", time.time() + 30, PAID)
+    await app.fire("back", PAID)
+    get = app.js.get
+
+    async def gone(stream: str, which: int) -> Stored | None:
+        return None if which == sequence else await get(stream, which)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app.js, "get", gone)
+        assert (await app.sweep(ahead=45)).leftovers == 0
+    assert await app.count("timer.back") == 1
 
 
 async def test_a_store_without_any_room_is_cleaned_all_the_same(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from bema.contract import bindings, names
 from bema.contract.bindings import Installation, Owner
 from bema.ports import admin, connections
-from bema.ports.jetstream import JetStream, Outgoing
+from bema.ports.jetstream import SCHEDULE, SCHEDULE_TARGET, JetStream, Outgoing
 from bema_operator import brokers, janitors, kinds, kube, metrics
 from bema_operator.settings import Settings
 from tests.support import waits
@@ -92,3 +93,30 @@ async def test_an_app_that_cannot_be_swept_keeps_no_other_from_it(place: Place) 
     await place.janitors({"a": "u1", "b": "u2"}).sweep()
     assert await place.messages(second) == {"meta"}
     assert "evt" in await place.messages(first)
+
+
+async def test_what_became_of_overdue_timers_is_measured(place: Place) -> None:
+    stream = await place.make("shop", "u1")
+    root = names.root("shop")
+    for run in ("ended", "forgotten"):
+        headers = {SCHEDULE: "@at 2095-01-01T00:00:00Z", SCHEDULE_TARGET: names.retry(root, "pay", run)}
+        await place.js.publish(Outgoing(names.retry_timer(root, "pay", run), b"{}", headers))
+    await place.js.publish(Outgoing(names.end(root, "pay", "api", "ended"), b"{}"))
+    await place.janitors({"shop": "u1"}).sweep()
+    text = place.measures.text().decode()
+    assert 'bema_operator_stuck_timers_total{app="shop"} 1.0' in text
+    assert 'bema_operator_leftover_timers_total{app="shop"} 1.0' in text
+    assert await place.js.subjects(stream, names.timers(root)) == [names.retry_timer(root, "pay", "forgotten")]
+
+
+async def test_what_only_the_operator_knows_of_the_broker_is_measured(place: Place) -> None:
+    def measured(name: str, **labels: str) -> float | None:
+        return place.measures.registry.get_sample_value(f"bema_operator_broker_{name}", labels)
+
+    version = ".".join(map(str, place.js.connection.server_version))
+    await waits.until(lambda: measured("connected") == 1, "the connection to be measured")
+    assert measured("info", version=version) == 1
+    assert math.isnan(measured("clock_skew_seconds") or 0)
+    await place.make("shop", "u1")
+    await place.broker.look()
+    assert abs(measured("clock_skew_seconds") or 9) < 1

@@ -7,7 +7,7 @@ from typing import Any
 
 from bema.contract import names, retentions
 from bema.contract.retentions import Level, Quota, Retentions
-from bema.ports import admin
+from bema.ports import admin, subscriptions
 from bema.ports.janitors import Janitor
 from bema.ports.jetstream import ROLLUP, Outgoing
 from tests.support import waits
@@ -140,6 +140,69 @@ async def handler(text, ctx):
 
     await waits.until(has_room, "room, once what was settled is gone", explain=app.explain)
     await app.wait_state("orders", "paid", 2)
+
+
+WATCHED = {
+    "steps/note_step.py": FILES["steps/note_step.py"],
+    "steps/draft_step.py": FILES["steps/note_step.py"].replace("notes", "drafts"),
+    "steps/write_step.py": """
+config = {"triggers": [{"event": {"topics": ["write"]}}], "concurrency": 1}
+async def handler(number, ctx):
+    await ctx.state.increment("notes", "written")
+""",
+    "steps/audit_step.py": """
+config = {"triggers": [{"state": {"group": "notes"}}]}
+async def handler(change, ctx):
+    await ctx.state.increment("audit", change.key)
+""",
+}
+
+
+async def test_nearly_full_a_request_that_writes_what_is_watched_adds_an_event(start_app: StartApp) -> None:
+    app = await start_app(WATCHED)
+    await tell(app, Level.HIGH, at=1)
+    await shown(app, Level.HIGH)
+    assert app.request("POST", "/notes", {"text": "told"})[0] == 503
+    assert app.request("POST", "/drafts", {"text": "not told"})[0] == 200
+    assert await app.state("notes", "last") is None
+    await app.emit("write", 1)
+    await app.wait_state("audit", "written", 1)
+    await tell(app, Level.NORMAL, at=2)
+    await shown(app, Level.NORMAL)
+    assert app.request("POST", "/notes", {"text": "told"})[0] == 200
+    await app.wait_state("audit", "last", 1)
+
+
+async def test_full_a_step_that_was_seen_to_write_what_is_watched_waits(start_app: StartApp) -> None:
+    app = await start_app(WATCHED)
+    await app.emit("write", 0)
+    await app.wait_state("audit", "written", 1)
+    await tell(app, Level.FULL, at=1)
+    await shown(app, Level.FULL)
+    await _nobody_pulls(app, "write")
+    for number in range(20):
+        await app.emit("write", number)
+    assert (await admin.consumer_states(app.js, app.stream))["write"].pending == 20
+
+    await subscriptions.unwatch(app.js, app.stream, "audit")
+    await app.wait_state("notes", "written", 21)
+    assert await app.state("audit", "written") == 1, "what is not watched any more adds no events"
+
+
+async def test_full_a_step_writes_what_is_watched_with_what_it_has_in_hand_and_then_waits(start_app: StartApp) -> None:
+    app = await start_app(WATCHED, workers=0)
+    for number in range(100):
+        await app.emit("write", number)
+    await tell(app, Level.FULL, at=1)
+    app.spawn()
+    await app.worker.wait_ready()
+    await shown(app, Level.FULL)
+    await waits.until(lambda: app.state("audit", "written"), "the first change", explain=app.explain)
+    await _nobody_pulls(app, "write")
+    in_hand = app.binding("write").in_hand
+    assert (await admin.consumer_states(app.js, app.stream))["write"].pending >= 100 - in_hand > 50
+    await tell(app, Level.NORMAL, at=2)
+    await app.wait_state("audit", "written", 100)
 
 
 async def test_what_a_worker_has_in_hand_when_the_storage_is_full_ends_well(start_app: StartApp) -> None:

@@ -350,21 +350,6 @@ async def test_a_handler_that_gives_back_work_undone_has_failed(start_app) -> No
     assert "coroutine" in json.loads(letter.headers["Bema-Errors"])[0]["message"]
 
 
-TWO_KINDS = """
-config = {"triggers": [{"api": {"method": "POST", "path": "/x", "body": {"type": "object"}}},
-                       {"event": {"topics": ["a"]}}]}
-async def handler(data, ctx):
-    await ctx.state.set("seen", ctx.trigger.kind, [ctx.trigger.index, data])
-"""
-
-
-async def test_a_retry_of_a_topic_that_is_no_longer_heard_is_an_event(start_app) -> None:
-    app = await start_app({"steps/two_step.py": TWO_KINDS})
-    headers = {"ce-id": "old", "ce-type": "gone", "Bema-Run": "r1", "Bema-Attempt": "2"}
-    await app.js.publish(Outgoing(names.retry(app.root, "two", "r1"), b"5", headers))
-    await app.wait_state("seen", "event", [1, 5])
-
-
 UNFINISHED = """
 import asyncio
 config = {"triggers": [{"api": {"method": "POST", "path": "/{who}/{seconds}"}}]}

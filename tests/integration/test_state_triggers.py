@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+
+import pytest
 
 from bema.contract import names
 from bema.contract.triggers import Kind
-from bema.ports import dead_letters
+from bema.ports import dead_letters, subscriptions
 from tests.support import waits
+from tests.support.brokers import NatsServer
+from tests.support.proxies import Proxy
 
 WRITE = """
 config = {"triggers": [{"event": {"topics": ["write"]}}]}
@@ -52,6 +57,8 @@ async def test_every_write_is_told_with_what_was_there_before(start_app) -> None
         ["orders", "a", "add", 10],
         ["orders", "a", "set", 5000],
         ["orders", "a", "delete", None],
+        ["orders", "a", "delete", None],
+        ["orders", "never", "delete", None],
         ["orders", "a", "set", 7],
         ["orders", "b", "set", 1],
         ["other", "a", "set", 1],
@@ -75,11 +82,12 @@ async def test_every_write_is_told_with_what_was_there_before(start_app) -> None
         ["updated", 1, 5, revisions[1]],
         ["updated", 5, 15, revisions[2]],
         ["deleted", 5000, None, revisions[4]],
-        ["created", None, 7, revisions[5]],
+        ["created", None, 7, revisions[7]],
     ]
-    assert await _audit(app, "orders/b", 1) == [["created", None, 1, revisions[6]]]
-    assert await _audit(app, "one/k", 1) == [["created", None, 2, revisions[9]]]
+    assert await _audit(app, "orders/b", 1) == [["created", None, 1, revisions[8]]]
+    assert await _audit(app, "one/k", 1) == [["created", None, 2, revisions[11]]]
     assert await app.state("audit", "one/x") is None
+    assert await app.state("audit", "orders/never") is None, "what was not there was not deleted"
     changes = await app.messages(names.changes(app.root))
     assert len(changes) == 9, "a group that nobody watches is not told"
 
@@ -159,14 +167,99 @@ async def test_changes_that_cause_each_other_come_to_an_end(start_app) -> None:
     await waits.until(is_back, "the loop once more, from the change that was redriven", explain=app.explain, timeout=30)
 
 
-async def test_a_step_that_watches_nothing_any_more_is_not_told(start_app) -> None:
-    from bema.ports import subscriptions
+FAIL = """
+config = {"triggers": [{"state": {"group": "orders"}}], "retry": {"maxAttempts": 3, "initialSeconds": 0.05}}
+async def handler(change, ctx):
+    raise ValueError("never")
+"""
 
+
+async def test_a_change_that_is_redriven_with_what_is_none_is_invalid_at_once(start_app) -> None:
+    app = await start_app({"steps/write_step.py": WRITE, "steps/fail_step.py": FAIL})
+    await app.emit("write", [["orders", "a", "set", 1]])
+    [stored] = await waits.until(app.dead_letters, "a dead letter", explain=app.explain)
+    place = dead_letters.Place(app.stream, app.root)
+    letter = await dead_letters.find(app.js, place, names.dead_letter_of(app.root, stored.subject)[1])
+    run = await dead_letters.redrive(app.js, place, letter, data=b'{"group": 5}')
+
+    async def again() -> bool:
+        return await dead_letters.find(app.js, place, run) is not None
+
+    await waits.until(again, "the dead letter of the redrive", explain=app.explain)
+    ended = await dead_letters.find(app.js, place, run)
+    assert (ended.reason, ended.attempts) == ("Invalid", 1)
+    assert ended.last_error["message"].startswith("group: Input should be a valid string, found 5; key: Field required")
+
+
+HELD = """
+import asyncio, pathlib
+config = {"triggers": [{"event": {"topics": ["write"]}}]}
+async def handler(data, ctx):
+    ctx.logger.info("begun")
+    while not pathlib.Path(data["gate"]).exists():
+        await asyncio.sleep(0.02)
+    await ctx.state.increment("counter", "a")
+"""
+SEEN = """
+config = {"triggers": [{"state": {"group": "counter"}}]}
+async def handler(change, ctx):
+    await ctx.state.append("seen", change.key, change.new)
+"""
+
+
+@pytest.fixture
+async def proxy(nats: NatsServer) -> AsyncIterator[Proxy]:
+    proxy = Proxy(nats.port)
+    await proxy.start()
+    yield proxy
+    await proxy.close()
+
+
+async def test_nothing_is_written_before_it_is_known_what_is_watched(start_app, proxy: Proxy) -> None:
+    app = await start_app({"steps/held_step.py": HELD, "steps/seen_step.py": SEEN}, workers=0)
+    asked: dict[str, list[bytes]] = {"STREAM.MSG.GET": [], "DIRECT.GET": []}
+    for endpoint, bodies in asked.items():
+        await app.connection.listen(
+            f"$JS.API.{endpoint}.>", lambda burst, bodies=bodies: bodies.extend(message.data for message in burst)
+        )
+    watched = names.watch(app.root).encode()
+    proxy.swallow(watched + b'"')
+    writer = app.spawn(only=["held"], urls=[proxy.url])
+    await waits.until(lambda: proxy.swallowed == 1, "a question that gets no answer", explain=app.explain)
+    await app.emit("write", {"gate": str(app.folder)})
+    app.spawn(only=["seen"])
+    await app.wait_state("seen", "a", [1])
+    assert writer.readiness()[0] == 200
+    assert sum(watched in body for body in asked["STREAM.MSG.GET"]) > 0
+    assert sum(watched in body for body in asked["DIRECT.GET"]) == 0, "another replica may not have it yet"
+
+
+async def test_after_a_lost_connection_nothing_is_written_before_it_is_known_what_is_watched(
+    start_app, proxy: Proxy
+) -> None:
+    app = await start_app({"steps/held_step.py": HELD, "steps/seen_step.py": SEEN}, workers=0)
+    await subscriptions.unwatch(app.js, app.stream, "seen")
+    app.spawn(only=["held"], urls=[proxy.url])
+    gate = app.folder / "gate"
+    await app.emit("write", {"gate": str(gate)})
+    await waits.until(lambda: "begun" in app.worker.output, "a run in hand", explain=app.explain)
+    proxy.cut()
+    await waits.until(lambda: app.worker.readiness()[0] == 503, "a lost connection", explain=app.explain)
+    await subscriptions.ensure(app.js, app.binding("seen"))
+    gate.touch()
+    proxy.swallow(names.watch(app.root).encode() + b'"')
+    proxy.mend()
+    app.spawn(only=["seen"])
+    await app.wait_state("seen", "a", [1], timeout=40)
+    assert proxy.swallowed == 1
+
+
+async def test_a_step_that_watches_nothing_any_more_is_not_told(start_app) -> None:
     app = await start_app({"steps/write_step.py": WRITE, "steps/order_step.py": ORDER})
     await app.emit("write", [["counter", "a", "set", 1]])
     await waits.until(lambda: app.state("seen", "a"), "the change", explain=app.explain)
     await app.wait_idle()
-    assert "order" in await subscriptions.let_go(app.js, app.stream, "order")
+    assert "order" in (await subscriptions.let_go(app.js, app.stream, "order")).removed
     await app.emit("write", [["counter", "a", "set", 2]])
     await app.wait_state("counter", "a", 2)
     assert len(await app.messages(names.changes(app.root))) == 1

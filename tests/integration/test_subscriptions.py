@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +15,7 @@ from bema.contract.bindings import Binding, Installation, Owner
 from bema.contract.steps import Step
 from bema.ports import admin, connections, subscriptions
 from bema.ports.connections import Connection, Message, publish_command
-from bema.ports.jetstream import JetStream, Outgoing
+from bema.ports.jetstream import SCHEDULE, SCHEDULE_TARGET, JetStream, Outgoing, Stored
 from bema.ports.pulls import Pull
 from bema_operator.brokers import Broker
 from bema_operator.facts import Key
@@ -226,10 +228,101 @@ async def test_a_step_that_hears_no_events_any_more_keeps_only_consumers_that_ho
     await admin.ensure_stream(js, binding.stream)
     await subscriptions.ensure(js, binding)
     await publish(js, binding, 3, key="ann")
-    removed = await subscriptions.let_go(js, binding.stream.name, binding.step)
+    left = await subscriptions.let_go(js, binding.stream.name, binding.step)
     kept = names.durable("work", names.partition("ann", bindings.PARTITIONS))
-    assert len(removed) == 8
+    assert len(left.removed) == 8
+    assert left.kept == [kept]
     assert set(await admin.consumer_states(js, binding.stream.name)) == {kept}
+
+
+async def set_retry(js: JetStream, binding: Binding, *, seconds: float) -> None:
+    """A retry that waits for its time, as a run leaves it that has failed."""
+    at = datetime.datetime.fromtimestamp(time.time() + seconds, datetime.UTC).isoformat().replace("+00:00", "Z")
+    headers = {SCHEDULE: f"@at {at}", SCHEDULE_TARGET: names.retry(binding.root, binding.step, "run")}
+    await js.publish(Outgoing(names.retry_timer(binding.root, binding.step, "run"), b"-1", headers))
+
+
+async def wait_retry(js: JetStream, binding: Binding) -> None:
+    """Until the retry has come."""
+
+    async def come() -> bool:
+        return await js.get_last(binding.stream.name, names.retry(binding.root, binding.step, "run")) is not None
+
+    await waits.until(come, "the retry to come")
+
+
+async def hear_retry(js: JetStream, binding: Binding) -> None:
+    """Execute the retry, as the runtime does once the Step hears events again."""
+    hearer = Hearer(js.connection, binding.stream.name, names.durable(binding.step))
+    await hearer.pull.start()
+    await waits.until(lambda: hearer.heard == [-1], "the retry to be heard")
+    await hearer.answer(b"+ACK")
+    await hearer.pull.stop()
+
+    async def settled() -> bool:
+        states = await admin.consumer_states(js, binding.stream.name)
+        return all(state.backlog == 0 for state in states.values())
+
+    await waits.until(settled, "the retry to be settled")
+
+
+async def test_a_retry_that_waits_keeps_the_consumer_of_a_step_that_hears_no_events_any_more(js: JetStream) -> None:
+    hears, silent = bound(ORDERED), bound({"api": {"path": "/a"}})
+    await admin.ensure_stream(js, hears.stream)
+    await subscriptions.ensure(js, hears)
+    await set_retry(js, hears, seconds=1)
+    left = await subscriptions.ensure(js, silent)
+    assert (left.kept, len(left.removed)) == (["work"], 8), "partitions hear no retries"
+    await wait_retry(js, hears)
+    assert (await subscriptions.ensure(js, silent)).kept == ["work"], "the retry is in it now"
+    await hear_retry(js, hears)
+    assert (await subscriptions.ensure(js, silent)).removed == ["work"], "the last retry has come"
+    assert await subscriptions.ensure(js, silent) == subscriptions.Leftovers()
+    assert await admin.consumer_states(js, hears.stream.name) == {}
+
+
+async def test_a_consumer_that_is_kept_for_a_retry_gathers_nothing_else(js: JetStream) -> None:
+    hears, silent = bound(FREE), bound({"api": {"path": "/a"}})
+    await admin.ensure_stream(js, hears.stream)
+    await subscriptions.ensure(js, hears)
+    await set_retry(js, hears, seconds=60)
+    await subscriptions.ensure(js, silent)
+    await publish(js, hears, 3)
+    state = (await admin.consumer_states(js, hears.stream.name))["work"]
+    assert (state.filters, state.backlog) == ([names.retry_filter(hears.root, "work")], 0)
+    await subscriptions.ensure(js, hears)
+    await publish(js, hears, 3, first=3)
+    assert {3, 4, 5} <= await hear_all(js, hears, until=3), "it hears its topic again"
+    await subscriptions.ensure(js, silent)
+    await js.purge(hears.stream.name, names.retry_timers(hears.root, "work"), below=None)
+    await publish(js, hears, 3, first=6)
+    assert (await subscriptions.ensure(js, silent)).removed == ["work"]
+
+
+async def test_a_run_that_is_in_hand_keeps_the_consumer_until_its_retry_has_come(js: JetStream) -> None:
+    """Its retry is written before it is acknowledged, so one of the two is always there to be seen."""
+    hears = bound(FREE)
+    await admin.ensure_stream(js, hears.stream)
+    await subscriptions.ensure(js, hears)
+    await publish(js, hears, 1)
+    hearer = Hearer(js.connection, hears.stream.name, "work")
+    await hearer.pull.start()
+    await waits.until(lambda: hearer.held, "the event")
+
+    class Between(JetStream):
+        """The run fails while the timers are looked at."""
+
+        async def get_next(self, stream: str, subject_filter: str, *, start: int = 1) -> Stored | None:
+            found = await super().get_next(stream, subject_filter, start=start)
+            await set_retry(js, hears, seconds=60)
+            await hearer.answer(b"+ACK")
+            await js.connection.flush()
+            return found
+
+    left = await subscriptions.let_go(Between(js.connection), hears.stream.name, "work")
+    assert left.kept == ["work"]
+    assert (await subscriptions.let_go(js, hears.stream.name, "work")).kept == ["work"]
+    await hearer.pull.stop()
 
 
 async def test_a_step_that_hears_nothing_any_more_lets_go_of_what_is_empty(js: JetStream) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import signal
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from bema.ports import connections
 from bema.ports.connections import Message, publish_command
-from bema.ports.jetstream import SCHEDULE, SCHEDULE_TARGET, JetStream, Outgoing, Stored
+from bema.ports.jetstream import ROLLUP, SCHEDULE, SCHEDULE_TARGET, JetStream, Outgoing, Stored
 from tests.support import waits
+from tests.support.brokers import NatsServer
 
 FLAGS = ("allow_atomic", "allow_direct", "allow_rollup_hdrs", "allow_msg_ttl", "allow_msg_schedules")
 
@@ -101,6 +103,32 @@ async def connected(url: str, name: str) -> AsyncIterator[Place]:
         yield Place(JetStream(connection), name)
     finally:
         await connection.close()
+
+
+MANY = 7000
+"""Messages of 1,000 bytes: nearly all that the server writes into one file."""
+
+
+async def wear(place: Place) -> None:
+    """Replace so much that most of the server's first file are messages that were replaced."""
+    await place.put("first")
+    for start in range(0, MANY, 1000):
+        batch = [Outgoing(place.subject("value", str(number)), bytes(1000), {ROLLUP: "sub"}) for number in range(1000)]
+        assert await place.js.publish_batch(batch) == start + 1001
+
+
+async def fill_up(place: Place) -> None:
+    """Write until the server has begun another file."""
+    for _ in range(30):
+        await place.put("fill", bytes(100_000))
+
+
+async def restart(server: NatsServer, name: str, how: signal.Signals) -> None:
+    """End a server and start it again; what is written then is what it does not expect at its next start."""
+    server.stop(how)
+    server.start()
+    async with connected(server.url, name) as place:
+        await place.put("more")
 
 
 def delivered(message: Message) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -79,11 +80,20 @@ class App:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.js.publish(Outgoing(f"{self.root}.{subject}", data, named))
 
-    async def set_timer(self, name: str, due: float) -> int:
-        """A timer that becomes a retry of `pay` at a Unix time; its sequence."""
+    async def set_timer(self, name: str, due: float, target: str = "") -> int:
+        """A timer that becomes a retry of `pay`, or something else, at a Unix time; its sequence."""
         at = datetime.datetime.fromtimestamp(due, datetime.UTC).isoformat().replace("+00:00", "Z")
-        target = names.retry(self.root, "pay", name)
-        return await self.put(f"timer.{name}", Nats_Schedule=f"@at {at}", Nats_Schedule_Target=target)
+        to = f"{self.root}.{target}" if target else names.retry(self.root, "pay", name)
+        return await self.put(f"timer.{name}", Nats_Schedule=f"@at {at}", Nats_Schedule_Target=to, Nats_Rollup="sub")
+
+    async def fire(self, name: str, target: str) -> None:
+        """What the server sends for a timer, and the timer stays. The server takes it from nobody else unless the
+        timer goes with it: of the two timers that the message names, the server looks at the first, which is none, and
+        whoever reads it at the last."""
+        lines = [f"Nats-Scheduler: {self.root}.timer.{which}" for which in ("none", name)]
+        block = "\r\n".join(["NATS/1.0", "Nats-Schedule-Next: purge", *lines, "", ""]).encode()
+        answer = await self.js.connection.request(f"{self.root}.{target}", b"{}", headers=block)
+        assert "error" not in json.loads(answer.data), answer.data
 
     async def take(self, step: str, count: int) -> list[Message]:
         """What a Step's consumer is given next."""

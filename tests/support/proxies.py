@@ -1,5 +1,5 @@
-"""A TCP proxy in front of a nats-server: it can cut connections, at a chosen moment too, hold what is sent, and be
-slow, each direction for itself."""
+"""A TCP proxy in front of a server: it can cut connections, at a chosen moment too, swallow a question, hold what is
+sent, and be slow, each direction for itself."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Proxy:
     """Forwards bytes. While armed, cuts the connection around a piece from the client for which `matches` holds:
     before the server gets it, or after the server has got it and before the client hears the answer."""
 
-    def __init__(self, target_port: int) -> None:
-        self._target = target_port
+    def __init__(self, target_port: int, host: str = "127.0.0.1") -> None:
+        self._target = (host, target_port)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_cut = False
@@ -48,6 +48,8 @@ class Proxy:
         self.matches: Decide | None = None
         self.cut_before = False
         self.cuts = 0
+        self._swallows: Decide = lambda piece: False
+        self.swallowed = 0
 
     @property
     def url(self) -> str:
@@ -70,6 +72,11 @@ class Proxy:
         left = self.cuts + times
         self.matches = lambda piece: marker in piece and self.cuts < left
 
+    def swallow(self, marker: bytes, *, times: int = 1) -> None:
+        """The next pieces from the client that contain `marker` never arrive. The client writes a request in one."""
+        left = self.swallowed + times
+        self._swallows = lambda piece: marker in piece and self.swallowed < left
+
     def cut(self) -> None:
         """Break all connections, and every new one until `mend`."""
         self._is_cut = True
@@ -90,7 +97,7 @@ class Proxy:
         try:
             if self._is_cut:
                 raise ConnectionResetError("cut")
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            up_reader, up_writer = await asyncio.open_connection(*self._target)
         except (OSError, asyncio.CancelledError):
             self._tasks.discard(task)
             writer.close()
@@ -114,6 +121,9 @@ class Proxy:
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event) -> None:
         while piece := await reader.read(1 << 20):
+            if self._swallows(piece):
+                self.swallowed += 1
+                continue
             hit = self.matches is not None and self.matches(piece)
             if hit:
                 self.cuts += 1

@@ -24,16 +24,22 @@ async def until(
         if found:
             return found
         if time.monotonic() > deadline:
-            told = f"\n{explain()}" if explain else ""
-            raise AssertionError(f"waited {timeout:g} s for {what}; last seen: {found!r}{told}")
+            raise AssertionError(_words(found, what, timeout, explain))
         await asyncio.sleep(0.01)
 
 
-def until_sync(condition: Callable[[], T], what: str, *, timeout: float = 20.0) -> T:
+def until_sync(
+    condition: Callable[[], T], what: str, *, timeout: float = 20.0, explain: Callable[[], str] | None = None
+) -> T:
     """`until` for code without an event loop."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout:g} s for {what}; last seen: {found!r}")
+            raise AssertionError(_words(found, what, timeout, explain))
         time.sleep(0.01)
     return found
+
+
+def _words(found: Any, what: str, timeout: float, explain: Callable[[], str] | None) -> str:
+    told = f"\n{explain()}" if explain else ""
+    return f"waited {timeout:g} s for {what}; last seen: {found!r}{told}"

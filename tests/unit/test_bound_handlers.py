@@ -85,6 +85,21 @@ def test_a_condition_that_the_code_lacks_lets_nothing_through(load: Load) -> Non
         load(MODEL + CONFIG + HANDLER, decided)
 
 
+async def test_a_condition_that_the_spec_has_as_a_schema_is_not_left_to_the_function_of_the_code(load: Load) -> None:
+    config = 'config = {"triggers": [{"event": {"topics": ["a"], "condition": lambda input, ctx: True}}]}\n'
+    schema = {"properties": {"n": {"minimum": 10}}}
+    edited = load(config + HANDLER, {"event": {"topics": ["a"], "condition": schema}}).conditions[0]
+    assert not await edited.holds(b'{"n": 1}', {"n": 1}, None)
+    decided = {"event": {"topics": ["a"], "condition": {"$comment": handlers.FUNCTION}}}
+    assert await load(config + HANDLER, decided).conditions[0].holds(b'{"n": 1}', {"n": 1}, None)
+
+
+def test_a_function_that_could_not_decide_is_refused_under_any_spec(load: Load) -> None:
+    config = 'def large(n):\n    yield n\nconfig = {"triggers": [{"event": {"topics": ["a"], "condition": large}}]}\n'
+    with pytest.raises(errors.StepInvalid, match="found one with `yield`"):
+        load(config + HANDLER, {"event": {"topics": ["a"], "condition": {"$comment": handlers.FUNCTION}}})
+
+
 def test_a_condition_that_is_no_schema_is_refused(load: Load) -> None:
     with pytest.raises(errors.StepInvalid, match="condition: expected a JSON Schema"):
         load(HANDLER, {"event": {"topics": ["a"], "condition": {"type": "objct"}}})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from bema.contract import errors, operations
 from bema.contract.effects import DeleteState, EmitEvent, SetState, UpdateState
-from bema_runtime import payloads
+from bema_runtime import commits, payloads
 from bema_runtime.buffers import Buffer, Entry
 from bema_runtime.outboxes import Emission
 from tests.support import units
@@ -235,6 +237,50 @@ def test_what_cannot_be_an_effect_is_refused_with_these_words(
     with pytest.raises(kind) as caught:
         call(buffer)
     assert str(caught.value) == message
+
+
+PAST = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        pytest.param(Emission(at=-1e13), "at: expected a time since the year 1, found -10000000000000.0", id="B.C."),
+        pytest.param(Emission(at=-1e300), "at: expected a time since the year 1, found -1e+300", id="before all time"),
+        pytest.param(
+            Emission(at=PAST.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=14)))),
+            "at: expected a time since the year 1, found datetime.datetime(1, 1, 1, 0, 0, "
+            "tzinfo=datetime.timezone(datetime.timedelta(seconds=50400)))",
+            id="before the year 1 in UTC",
+        ),
+        pytest.param(
+            Emission(at=-(10**400)),
+            f"at: expected a Unix time or a datetime with a time zone, found {-(10**400)}",
+            id="a number that no float can hold",
+        ),
+        pytest.param(
+            Emission(delay=10**400),
+            f"delay: expected seconds from 0 on, or a timedelta, found {10**400}",
+            id="a delay that no float can hold",
+        ),
+    ],
+)
+def test_a_time_that_nobody_can_write_down_is_refused_at_the_call(how: Emission, message: str) -> None:
+    buffer = units.buffer({"paid": None})
+    with pytest.raises(errors.TimeInvalid) as caught:
+        buffer.emit("paid", 1, how)
+    assert str(caught.value) == f"event paid: {message}"
+    assert list(buffer.effects()) == []
+
+
+@pytest.mark.parametrize("at", [PAST, -6e10, 0, 1, pytest.param(time.time() - 1e-3, id="just now")])
+def test_a_time_that_has_passed_can_be_written_down(at: Any) -> None:
+    buffer = units.buffer({"paid": None})
+    buffer.emit("paid", 1, Emission(at=at))
+    [event] = buffer.effects()
+    assert isinstance(event, EmitEvent)
+    assert event.at is not None
+    assert commits.timestamp(event.at) <= commits.timestamp(time.time())
 
 
 def test_writing_a_key_again_takes_no_more_room() -> None:

@@ -83,7 +83,9 @@ def sound() -> Contents:
             marker(23, "ledger", "l2"),
             marker(24, "ledger", "l3"),
             page(PAGE),
-            entry(26, "evt", "live", "0", "confirmed", data={"id": "t1"}, stored=90.2),
+            confirmed(26, "t1", stored=90.2),
+            confirmations("t1"),
+            marker(28, "confirm", "c-t1"),
             entry(47, "state", "statements", "a0", data=[{"id": "t1", "run": "s1"}]),
             entry(48, "state", "statements", "a1", data=[{"id": "t2", "run": "s2"}]),
             marker(49, "statement", "s1"),
@@ -95,6 +97,19 @@ def sound() -> Contents:
         waiting={"transfer": 0, "ledger": 0, "timer": 0},
         replicas=("26 messages", "26 messages", "26 messages"),
     )
+
+
+def confirmed(sequence: int, name: str, *, stored: float = 100.0, id: str = "r1.2", timer: str = "r1.2") -> Entry:
+    """The event of a timer."""
+    headers = {"ce-id": id, "Nats-Scheduler": f"bema.shop.timer.{timer}"}
+    return replace(entry(sequence, "evt", "live", "0", "confirmed", data={"id": name}, stored=stored), headers=headers)
+
+
+def confirmations(*done: str) -> Entry:
+    """What was confirmed, each by a run of its own for each time."""
+    runs = [f"c-{name}" if number == done.index(name) else f"c{number}" for number, name in enumerate(done)]
+    noted = [{"id": name, "run": run} for name, run in zip(done, runs, strict=True)]
+    return entry(27, "state", "confirmations", "p0", data=noted)
 
 
 def account(sequence: int, name: str, balance: int) -> Entry:
@@ -224,19 +239,37 @@ SPOILED: dict[str, tuple[Callable[[Contents], Contents], set[str]]] = {
         {"statements"},
     ),
     "an event of the intake whose run left no marker": (lambda c: without(c, 43), {"markers"}),
-    "a timer that never came": (lambda c: without(c, 26), {"timers"}),
-    "a timer that came twice": (
+    "a timer that never came": (lambda c: without(c, 26, 27, 28), {"timers"}),
+    "a timer whose event nobody has acted on": (lambda c: without(c, 27, 28), {"timers"}),
+    "a timer that was acted on without an event": (lambda c: without(c, 26), {"timers"}),
+    "a timer that was acted on twice": (
+        lambda c: put(c, confirmations("t1", "t1"), marker(29, "confirm", "c1")),
+        {"timers"},
+    ),
+    "a timer sent twice and acted on twice": (
+        lambda c: put(c, confirmed(30, "t1"), confirmations("t1", "t1"), marker(29, "confirm", "c1")),
+        {"timers"},
+    ),
+    "a timer whose event was sent again under another id": (lambda c: put(c, confirmed(30, "t1", id="x")), {"timers"}),
+    "two timers for one promise": (lambda c: put(c, confirmed(30, "t1", timer="x")), {"timers"}),
+    "an event more that no timer has sent": (
         lambda c: put(c, entry(30, "evt", "live", "0", "confirmed", data={"id": "t1"})),
         {"timers"},
     ),
-    "a timer that came early": (
-        lambda c: put(c, entry(26, "evt", "live", "0", "confirmed", data={"id": "t1"}, stored=89.9)),
+    "a timer that came early": (lambda c: put(c, confirmed(26, "t1", stored=89.9)), {"timers"}),
+    "a timer that came early, and once more": (
+        lambda c: put(c, confirmed(26, "t1", stored=89.9), confirmed(30, "t1")),
         {"timers"},
     ),
     "a timer that nobody set": (
-        lambda c: put(c, entry(30, "evt", "live", "0", "confirmed", data={"id": "t2"})),
+        lambda c: put(c, confirmed(30, "t2"), confirmations("t1", "t2"), marker(29, "confirm", "c-t2")),
         {"timers"},
     ),
+    "a confirmation that nobody was promised, and no timer has sent": (
+        lambda c: put(c, confirmations("t1", "t2"), marker(29, "confirm", "c-t2")),
+        {"timers"},
+    ),
+    "a confirmation whose run left no marker": (lambda c: without(c, 28), {"markers"}),
 }
 
 
@@ -253,3 +286,10 @@ def test_a_transfer_of_which_nobody_knows_may_have_happened_or_not() -> None:
     lines = [item for item in history() if not (item["type"] == "ok" and item["id"] == "t3")]
     assert violated(lines, sound()) == set()
     assert violated(lines, put(without(sound(), 14, 15, 24), page(PAGE[:2]))) == set()
+
+
+def test_an_event_that_the_broker_has_sent_again_for_its_timer_is_counted_and_no_violation() -> None:
+    again = put(sound(), confirmed(30, "t1"), confirmed(31, "t1"))
+    assert violated(history(), again) == set()
+    assert checkers.Facts(history(), again).sent_again == 2
+    assert checkers.Facts(history(), sound()).sent_again == 0

@@ -1,5 +1,7 @@
 """docs/cli.md names every command and every option; commands are quick to say what they are."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -44,3 +46,10 @@ def test_the_docs_name_every_event() -> None:
 def test_version() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, "0.1.0\n")
+
+
+def test_what_speaks_to_a_cluster_is_loaded_only_when_it_is_needed() -> None:
+    """It takes longer than all the rest, and `bema dev` does without."""
+    code = "import sys, bema_cli.application; print('kubernetes' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

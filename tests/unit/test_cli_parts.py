@@ -244,7 +244,11 @@ def test_a_time_as_a_person_writes_it(text: str | None, expected: Any) -> None:
     assert options.moment(text, NOW, hint="--since") == expected
 
 
-@pytest.mark.parametrize("text", ["", "2", "h", "2y", "-2h", "yesterday", "2026-01-09", "2026-01-09T13:00:00"])
+TIMELESS = ["", "2", "h", "2y", "-2h", "yesterday", "2026-01-09", "2026-01-09T13:00:00"]
+BEFORE_ALL_TIME = ["999999w", "999999d", "9" * 30 + "s", "99999-01-01T00:00:00Z"]
+
+
+@pytest.mark.parametrize("text", [*TIMELESS, *BEFORE_ALL_TIME])
 def test_what_is_no_time_is_said(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="expected a time such as 2026-01-31T09:00:00Z, or 2h for two hours"):
         options.moment(text, NOW, hint="--since")

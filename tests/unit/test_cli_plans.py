@@ -56,6 +56,14 @@ def test_a_worker_is_replaced_when_what_it_runs_changed(wanted: Plan, changed: l
     assert plans.changes(RUNNING, wanted) == changed
 
 
+def test_a_step_is_silent_that_hears_no_events() -> None:
+    api, watches = (
+        step("api", triggers=[{"api": {"path": "/a"}}]),
+        step("watches", triggers=[{"state": {"group": "g"}}]),
+    )
+    assert plans.silent(plan(step("one"), api, watches, NOOP)) == {"api", "noop"}
+
+
 def test_a_module_that_was_imported_by_a_computed_name_counts(tmp_path: Path) -> None:
     found = step("one").model_copy(update={"computed": ["lib.py"]})
 

@@ -14,6 +14,7 @@ from bema.contract import envelopes, operations
 from bema.contract.effects import DeleteState, Effect, EmitEvent, SetState, UpdateState
 from bema.contract.envelopes import Event
 from bema.contract.triggers import Kind
+from bema.ports.clocks import Moment
 from bema.ports.connections import Message
 from bema.ports.jetstream import Outgoing, Stored
 from bema_runtime import arrivals, batches, commits
@@ -32,9 +33,8 @@ NOW = 1000.5
 
 def batch(*effects: Effect, reads: dict[tuple[str, str], int] | None = None, **more: Any) -> list[Outgoing]:
     run = units.run(reads=reads or {})
-    return batches.messages(
-        Commit(run, RunOutcome.OK, effects), more.get("found", {}), now=NOW, skew=more.get("skew", 0.0)
-    )
+    now = Moment(NOW, NOW + more.get("skew", 0.0))
+    return batches.messages(Commit(run, RunOutcome.OK, effects), more.get("found", {}), now=now)
 
 
 APPLE = "bema.shop.state.stock.apple"
@@ -85,7 +85,7 @@ UPDATE = UpdateState("stock", "apple", (operations.increment(),))
         ),
         pytest.param(
             batch(UPDATE, found={APPLE: stored(APPLE, b"4", 3, Nats_TTL="60s")}, skew=-20.0),
-            [Outgoing("bema.shop.state.stock.apple", b"5", {"Nats-Rollup": "sub", "Nats-TTL": "75s"}, expected=3)],
+            [Outgoing(APPLE, b"5", {"Nats-Rollup": "sub", "Nats-TTL": "75s", "Bema-Expires": "1055.000"}, expected=3)],
             id="a blind change of what goes away by the broker's clock, which is 20 s behind",
         ),
         pytest.param(
@@ -121,7 +121,7 @@ def together(*changes: operations.Operation, found: dict[str, Stored]) -> list[O
         Commit(units.run(id=f"r{number}"), RunOutcome.OK, [UpdateState("stock", "apple", (change,))])
         for number, change in enumerate(changes, start=1)
     ]
-    return batches.together(group, found, now=NOW)
+    return batches.together(group, found, now=Moment(NOW, NOW))
 
 
 def marker(run: str) -> Outgoing:
@@ -137,8 +137,23 @@ def marker(run: str) -> Outgoing:
         ),
         pytest.param(
             {APPLE: stored(APPLE, b"4", 3, Nats_TTL="60s")},
-            Outgoing(APPLE, b"16", {"Nats-Rollup": "sub", "Nats-TTL": "55s"}, expected=3),
+            Outgoing(APPLE, b"16", {"Nats-Rollup": "sub", "Nats-TTL": "55s", "Bema-Expires": "1055.000"}, expected=3),
             id="of a value that goes away by itself",
+        ),
+        pytest.param(
+            {APPLE: stored(APPLE, b"4", 3, Nats_TTL="7s", Bema_Expires="1000.750")},
+            Outgoing(APPLE, b"16", {"Nats-Rollup": "sub", "Nats-TTL": "1s", "Bema-Expires": "1000.750"}, expected=3),
+            id="of a value that was changed before and is about to go",
+        ),
+        pytest.param(
+            {APPLE: stored(APPLE, b"4", 3, Nats_TTL="7s", Bema_Expires="1000.500")},
+            Outgoing(APPLE, b"12", {"Nats-Rollup": "sub"}, expected=3),
+            id="of a value whose time is over",
+        ),
+        pytest.param(
+            {APPLE: stored(APPLE, b"4", 3, Nats_TTL="5s")},
+            Outgoing(APPLE, b"12", {"Nats-Rollup": "sub"}, expected=3),
+            id="of a value that the broker is about to remove",
         ),
         pytest.param(
             {APPLE: stored(APPLE, b"", 3, Bema_Deleted="1", Nats_TTL="60s")},

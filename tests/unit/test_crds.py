@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bema.contract import crds, rules
+from bema.contract import crds, rules, versions
 from bema.contract.models import Model
 from bema.contract.pods import Volume
 from bema.contract.statuses import Condition
@@ -23,7 +24,11 @@ ROOT: Schema = VERSION["schema"]["openAPIV3Schema"]
 SPEC: Schema = ROOT["properties"]["spec"]
 STATUS: Schema = ROOT["properties"]["status"]
 
-FILE = Path(__file__).parents[2] / "crds/steps.yaml"
+REPOSITORY = Path(__file__).parents[2]
+FILE = REPOSITORY / "crds/steps.yaml"
+PROJECTS = [
+    REPOSITORY / path / "pyproject.toml" for path in ("sdk/python", "sdk/cli", "operator", "runtime-image/python")
+]
 
 ALLOWED = {
     *("type", "description", "format", "enum", "pattern", "default", "required", "properties", "items"),
@@ -276,7 +281,7 @@ def test_conditions_have_the_fields_of_the_apis_own() -> None:
 
 def test_how_the_kind_is_named_and_shown() -> None:
     spec = CRD["spec"]
-    assert CRD["metadata"] == {"name": "steps.bema.dev"}
+    assert CRD["metadata"]["name"] == "steps.bema.dev"
     assert (spec["group"], VERSION["name"], spec["scope"]) == ("bema.dev", "v1alpha1", "Namespaced")
     assert spec["names"] == {
         "kind": "Step",
@@ -355,3 +360,14 @@ def test_a_union_that_no_structural_schema_can_say_is_refused() -> None:
 
     with pytest.raises(TypeError, match="no structural schema for a union"):
         crds.structural(Undecided)
+
+
+def test_the_crd_says_which_version_it_is_of() -> None:
+    annotations = CRD["metadata"]["annotations"]
+    assert annotations == {"bema.dev/version": versions.VERSION, "bema.dev/schema": crds.digest()}
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=lambda path: path.parent.name)
+def test_all_distributions_are_of_one_version(path: Path) -> None:
+    project = tomllib.loads(path.read_text())["project"]
+    assert project["version"] == versions.VERSION

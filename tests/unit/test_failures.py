@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from bema import HttpError, NonRetryable, RetryAfter
+from bema.contract import errors
 from bema.contract.frames import Failure
 from bema_runtime import invokers
 
@@ -66,6 +68,18 @@ def test_what_is_remembered_of_an_exception(error: BaseException, failure: Failu
     if not failure.traceback:
         found = dataclasses.replace(found, traceback="")
     assert found == failure
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), -5, -0.001, float("-inf"), True, "5", None])
+def test_a_retry_after_what_is_no_time_is_refused(seconds: Any) -> None:
+    with pytest.raises(errors.TimeInvalid) as caught:
+        RetryAfter(seconds)
+    assert str(caught.value) == f"RetryAfter: expected seconds from 0 on, found {seconds!r}"
+
+
+@pytest.mark.parametrize("seconds", [0, 2.5, float("inf")])
+def test_a_retry_may_be_after(seconds: float) -> None:
+    assert RetryAfter(seconds).seconds == seconds
 
 
 def test_a_traceback_begins_at_the_handler() -> None:

@@ -314,12 +314,18 @@ def test_where_schemas_come_from(load: Load, text: str, triggers: list[dict[str,
         ),
         pytest.param(
             '{"triggers": [{"event": {"topics": ["a"], "condition": lambda data, ctx, more: True}}]}',
-            [f"{FILE}: expected a condition(input, ctx), found one of (data, ctx, more)"],
+            [
+                f"{FILE}: triggers[0].event.condition: expected a function condition(input, ctx), found one of "
+                "(data, ctx, more)"
+            ],
             id="a condition with too many parameters",
         ),
         pytest.param(
             '{"triggers": [{"event": {"topics": ["a"], "condition": asyncio.sleep}}]}',
-            [f"{FILE}: expected a plain function for the condition of a plain handler, found an `async def`"],
+            [
+                f"{FILE}: triggers[0].event.condition: expected a plain function for the condition of a plain handler, "
+                "found an `async def`"
+            ],
             id="a condition that nobody would await",
         ),
         pytest.param(
@@ -369,6 +375,70 @@ def handler(data, ctx): ...
         {"event": {"topics": ["a", "b"], "ordering": {}, **condition}},
         {"state": {"group": "g"}},
         {"state": {"group": "h", "key": "k", **condition}},
+    ]
+
+
+CONDITION = 'config = {"triggers": [{"event": {"topics": ["a"], "condition": CONDITION}}]}\n'
+WANTED = f"{FILE}: triggers[0].event.condition: expected a function condition(input, ctx)"
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        pytest.param(
+            "def CONDITION(data, ctx):\n    yield True",
+            f"{WANTED} that says yes or no when called, found one with `yield`",
+            id="a generator",
+        ),
+        pytest.param(
+            "async def CONDITION(data, ctx):\n    yield True",
+            f"{WANTED} that says yes or no when called, found one with `yield`",
+            id="an async generator",
+        ),
+        pytest.param(
+            "class Condition:\n    def __call__(self, data, ctx):\n        yield True\nCONDITION = Condition()",
+            f"{WANTED} that says yes or no when called, found one with `yield`",
+            id="an object whose call is a generator",
+        ),
+        pytest.param(
+            "def CONDITION(data, *, strict): ...",
+            f"{WANTED}, found the keyword 'strict' without a default",
+            id="a keyword that nobody gives",
+        ),
+        pytest.param("CONDITION = dict", f"{WANTED} or a model, found the type dict", id="a type"),
+        pytest.param(
+            "CONDITION = max", f"{WANTED}, found max, which does not tell its parameters", id="a builtin function"
+        ),
+    ],
+)
+def test_a_condition_that_could_not_decide_is_refused_with_these_words(
+    load: Load, condition: str, message: str
+) -> None:
+    found = load(f"{condition}\n{CONDITION}def handler(data, ctx): ...")
+    with pytest.raises(errors.StepInvalid) as caught:
+        handlers.spec_of(found, {"entrypoint": FILE, "image": "none"})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        pytest.param("def CONDITION(): ...", id="of nothing"),
+        pytest.param("CONDITION = lambda data, ctx: True", id="a lambda"),
+        pytest.param("def CONDITION(data, ctx, *, strict=False): ...", id="with a keyword that has a default"),
+        pytest.param("def CONDITION(*given, **more): ...", id="of anything"),
+        pytest.param(
+            "import functools\ndef fits(low, data, ctx): ...\nCONDITION = functools.partial(fits, 3)",
+            id="a partial one",
+        ),
+        pytest.param("class C:\n    def fits(self, data): ...\nCONDITION = C().fits", id="a method"),
+    ],
+)
+def test_a_condition_may_be(load: Load, condition: str) -> None:
+    found = load(f"{condition}\n{CONDITION}def handler(data, ctx): ...")
+    spec = handlers.spec_of(found, {"entrypoint": FILE, "image": "none"})
+    assert spec.dump()["triggers"] == [
+        {"event": {"topics": ["a"], "condition": {"$comment": "decided by a function in the Step's code"}}}
     ]
 
 

@@ -78,6 +78,7 @@ def test_removing_from_nothing_leaves_nothing(path: str) -> None:
     [
         pytest.param(operations.set("a.0.b", 1), Operation(Operator.SET, ("a", 0, "b"), 1), id="digits are an index"),
         pytest.param(operations.set("a.-1", 1), Operation(Operator.SET, ("a", "-1"), 1), id="no index from the end"),
+        pytest.param(operations.set("a.01", 1), Operation(Operator.SET, ("a", "01"), 1), id="zeros in front are a key"),
         pytest.param(operations.set("a.٣", 1), Operation(Operator.SET, ("a", "٣"), 1), id="other digits are a key"),
         pytest.param(operations.set("", 1), Operation(Operator.SET, (), 1), id="no path is the value itself"),
         pytest.param(operations.set(["a.b", 0], 1), Operation(Operator.SET, ("a.b", 0), 1), id="a path as a list"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bema_operator import kinds, kube
+from bema.clusters import calls, errors, kinds
 
 
 def status(message: str = "m", **fields: Any) -> bytes:
@@ -15,27 +15,27 @@ def status(message: str = "m", **fields: Any) -> bytes:
 @pytest.mark.parametrize(
     ("code", "data", "expected"),
     [
-        pytest.param(404, status(reason="NotFound", details={"name": "a"}), kube.Gone, id="an object by its name"),
-        pytest.param(404, b"404 page not found\n", kube.Unavailable, id="a kind that is not served is no evidence"),
-        pytest.param(404, status(reason="NotFound", details={}), kube.Unavailable, id="a resource without a name"),
-        pytest.param(409, status(), kube.Conflict, id="conflict"),
-        pytest.param(403, status(), kube.Refused, id="no right, or a quota"),
-        pytest.param(422, status(), kube.Refused, id="invalid content"),
-        pytest.param(500, status("failed to create typed patch object (…)"), kube.Refused, id="content, as a 500"),
-        pytest.param(500, status("failed to convert new object (…)"), kube.Refused, id="a quantity, as a 500"),
-        pytest.param(500, status("failed to convert merged object (…)"), kube.Refused, id="one merged, as a 500"),
-        pytest.param(500, status("boom"), kube.Unavailable, id="another 500"),
-        pytest.param(429, status(), kube.Unavailable, id="too many requests"),
-        pytest.param(401, status(), kube.Unavailable, id="a token that has just been replaced"),
-        pytest.param(503, b"<html>", kube.Unavailable, id="a proxy's page"),
+        pytest.param(404, status(reason="NotFound", details={"name": "a"}), errors.Gone, id="an object by its name"),
+        pytest.param(404, b"404 page not found\n", errors.Unavailable, id="a kind that is not served is no evidence"),
+        pytest.param(404, status(reason="NotFound", details={}), errors.Unavailable, id="a resource without a name"),
+        pytest.param(409, status(), errors.Conflict, id="conflict"),
+        pytest.param(403, status(), errors.Refused, id="no right, or a quota"),
+        pytest.param(422, status(), errors.Refused, id="invalid content"),
+        pytest.param(500, status("failed to create typed patch object (…)"), errors.Refused, id="content, as a 500"),
+        pytest.param(500, status("failed to convert new object (…)"), errors.Refused, id="a quantity, as a 500"),
+        pytest.param(500, status("failed to convert merged object (…)"), errors.Refused, id="one merged, as a 500"),
+        pytest.param(500, status("boom"), errors.Unavailable, id="another 500"),
+        pytest.param(429, status(), errors.Unavailable, id="too many requests"),
+        pytest.param(401, status(), errors.Unavailable, id="a token that has just been replaced"),
+        pytest.param(503, b"<html>", errors.Unavailable, id="a proxy's page"),
     ],
 )
-def test_an_answer_is_one_of_our_errors(code: int, data: bytes, expected: type[kube.KubeError]) -> None:
-    assert type(kube._error("GET", "/x", code, data)) is expected
+def test_an_answer_is_one_of_our_errors(code: int, data: bytes, expected: type[errors.KubeError]) -> None:
+    assert type(calls.error_of("GET", "/x", code, data)) is expected
 
 
 def test_the_api_servers_sentence_is_kept() -> None:
-    assert str(kube._error("PATCH", "/x", 403, status("exceeded quota"))) == "exceeded quota (PATCH /x: 403)"
+    assert str(calls.error_of("PATCH", "/x", 403, status("exceeded quota"))) == "exceeded quota (PATCH /x: 403)"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from bema.clusters.errors import KubeError
 from bema_operator import queues
 from bema_operator.facts import Key
 
@@ -133,7 +134,7 @@ async def test_a_failure_is_told_with_the_step_and_without_a_traceback_if_it_was
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def work(key: Key) -> float | None:
-        raise queues.Expected("nobody answers") if key == A else ValueError("a defect")
+        raise KubeError("nobody answers") if key == A else ValueError("a defect")
 
     runner = workers(work, Clock())
     runner.add(A)

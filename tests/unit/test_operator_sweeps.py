@@ -142,3 +142,22 @@ async def test_without_evidence_no_stream_is_removed(
     broker = Broker(written=written)
     await swept(answers, broker=broker, namespace=namespace, time=time)
     assert broker.streams_deleted == []
+
+
+async def counted(answers: dict[tuple[str, str], Any], *, cache: caches.Cache | None = None) -> dict[str, float | None]:
+    """What is said to wait for its removal after one sweep."""
+    measures = metrics.Metrics()
+    broker: Any = Broker()
+    api: Any = Api(answers)
+    orphans = sweeps.Orphans(
+        Settings(), cache or caches.Cache(), api, broker, measures=measures, clock=lambda: 0, time=lambda: 60
+    )
+    await orphans.sweep()
+    value = measures.registry.get_sample_value
+    return {kind: value("bema_operator_orphans", {"kind": kind}) for kind in ("consumers", "streams")}
+
+
+async def test_what_waits_for_its_removal_is_counted() -> None:
+    assert await counted(GONE) == {"consumers": 1, "streams": 0}
+    assert await counted(NO_NAMESPACE) == {"consumers": 0, "streams": 1}
+    assert await counted({**GONE, ("Step", "gone"): {}}) == {"consumers": 0, "streams": 0}

@@ -14,14 +14,15 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bema.contract import errors, names
-from bema.contract.bindings import AppStream, Binding
+from bema.contract import bindings, errors, names
+from bema.contract.bindings import AppStream, Binding, Owner
 from bema.contract.retentions import Retentions
 from bema.contract.statuses import Reason
 from bema.ports import admin, connections, subscriptions
 from bema.ports.admin import ConsumerState, StreamState
 from bema.ports.janitors import Janitor
 from bema.ports.jetstream import JetStream
+from bema.ports.subscriptions import Leftovers
 from bema_operator import metrics
 from bema_operator.facts import Key, Problem, Subscription
 from bema_operator.settings import Settings
@@ -41,7 +42,7 @@ class Held:
     durables: Sequence[str]
     """Its consumers; none for a Step that hears no events."""
     digest: str
-    """Of what was asked for, when it was ensured."""
+    """Of what was asked for, when it was ensured; empty to ensure it again at the next look."""
     backlog: int | None = None
 
 
@@ -85,6 +86,8 @@ class Broker:
             self._start_afresh()
             while True:
                 self._measures.broker.set(connection.is_connected)
+                if connection.is_connected:
+                    self._measures.broker_version(connection.server_version)
                 self._note(is_connected=connection.is_connected)
                 await asyncio.sleep(1)
         finally:
@@ -130,7 +133,7 @@ class Broker:
         if held is not None and held.digest == digest:
             return self._subscribed(binding)
         try:
-            await self._ensure(binding, adopt)
+            left = await self._ensure(binding, adopt)
         except errors.BrokerError as error:
             problem = self._problem(error)
             if problem.reason is Reason.BROKER_UNAVAILABLE:
@@ -138,23 +141,33 @@ class Broker:
             return Subscription(problem)
         durables = [consumer.durable for consumer in binding.consumers]
         backlog = held.backlog if held else None
+        digest = "" if left.kept else digest
         self._held[key] = Held(stream=binding.stream.name, durables=durables, digest=digest, backlog=backlog)
-        return self._subscribed(binding)
+        return self._subscribed(binding, leftovers=bool(left.kept))
 
-    def _subscribed(self, binding: Binding) -> Subscription:
-        return Subscription(created=self._created.get(binding.stream.name, ""))
+    def _subscribed(self, binding: Binding, *, leftovers: bool = False) -> Subscription:
+        return Subscription(created=self._created.get(binding.stream.name, ""), leftovers=leftovers)
 
-    async def _ensure(self, binding: Binding, adopt: str) -> None:
+    async def _ensure(self, binding: Binding, adopt: str) -> Leftovers:
         js = self._connected()
         await self._ensure_stream(js, binding.stream, adopt)
-        _say_removed(binding.stream.name, await subscriptions.ensure(js, binding))
+        return _say_removed(binding.stream.name, await subscriptions.ensure(js, binding))
 
-    async def release(self, key: Key) -> None:
-        """The Step has become a noop."""
-        held = self._held.pop(key, None)
-        if held is not None and held.durables and self._js is not None:
-            with contextlib.suppress(errors.BrokerError):
-                _say_removed(held.stream, await subscriptions.let_go(self._js, held.stream, key.name))
+    async def release(self, key: Key, namespace_uid: str) -> bool:
+        """Let go of what a noop had before it was one, whoever knew of it: only in a stream that is ours. Whether
+        nothing is left; else it is to be asked again."""
+        self._held.pop(key, None)
+        owner = Owner(namespace=key.namespace, namespace_uid=namespace_uid)
+        stream = bindings.app_stream(owner, self._settings.as_installation())
+        if self._js is None or not self.is_connected:
+            return False
+        try:
+            if not await admin.is_owned(self._js, stream):
+                return True
+            return not _say_removed(stream.name, await subscriptions.let_go(self._js, stream.name, key.name)).kept
+        except errors.BrokerError as error:
+            log.debug("Could not let go of consumers: %s", error, extra={"app": key.namespace, "step": key.name})
+            return False
 
     async def _ensure_stream(self, js: JetStream, stream: AppStream, adopt: str) -> None:
         """Once for all Steps of an app."""
@@ -178,9 +191,13 @@ class Broker:
 
     async def look(self) -> None:
         """Read the backlogs of all Steps, one request per app, and have those looked at whose backlog has changed or
-        whose stream or consumer is missing. Raises `BrokerError`."""
+        whose stream or consumer is missing. Compare the clocks, too. Raises `BrokerError`."""
         js = self._connected()
         existing = await admin.stream_names(js)
+        if existing:
+            await admin.hear_clock(js, min(existing))
+            now = js.connection.clock.now()
+            self._measures.skew.set(now.broker - now.here)
         by_stream: dict[str, list[Key]] = {}
         for key, held in self._held.items():
             if held.stream not in existing:
@@ -267,9 +284,10 @@ def _digest(binding: Binding) -> str:
     return hashlib.sha256(f"{binding.stream.model_dump_json()}{consumers}".encode()).hexdigest()
 
 
-def _say_removed(stream: str, durables: Sequence[str]) -> None:
-    for durable in durables:
+def _say_removed(stream: str, left: Leftovers) -> Leftovers:
+    for durable in left.removed:
         log.info("Removed the consumer %s of a Step that hears no events", durable, extra={"stream": stream})
+    return left
 
 
 def _app(stream: str, metadata: Mapping[str, str], state: StreamState) -> App:

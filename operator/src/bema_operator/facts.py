@@ -45,6 +45,8 @@ class Subscription:
     problem: Problem | None = None
     created: str = ""
     """When the stream was made, RFC 3339; empty with a problem."""
+    leftovers: bool = False
+    """Whether consumers are left of a time when the Step heard events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class Facts:
     """Wanted objects whose names belong to objects of somebody else, as `Service shop/orders`."""
     subscription: Subscription | None = None
     """None: not asked yet."""
+    released: bool = True
+    """Of a noop: whether no consumer is left of a time when it heard events."""
     refused: Problem | None = None
     """What the API server said to the last apply, if it refused for good."""
     pods: Sequence[Object] | None = None

@@ -60,6 +60,7 @@ class Janitors:
         for what, count in report.purged.items():
             self._measures.purged.labels(app=app, what=what).inc(count)
         self._measures.timers.labels(app=app).inc(report.timers)
+        self._measures.leftovers.labels(app=app).inc(report.leftovers)
         self._measures.storage.labels(app=app).set(report.quota.share)
         if report.quota.level is not report.before:
             words = {Level.NORMAL: "has room again", Level.HIGH: "is nearly full", Level.FULL: "is full"}

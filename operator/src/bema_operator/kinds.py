@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bema.clusters.kinds import (
+    CONFIG_MAP,
+    CRON_JOB,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    EVENT,
+    NAMESPACE,
+    NETWORK_POLICY,
+    POD,
+    SERVICE,
+    STEP,
+    Kind,
+)
 
-from bema.contract import names
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of object, as the API names it."""
-
-    group: str
-    version: str
-    plural: str
-    name: str
-
-    @property
-    def api_version(self) -> str:
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
-        """The URL path of a collection, an object or its subresource. No namespace: all of them."""
-        parts = ["/apis" if self.group else "/api", self.api_version]
-        if namespace is not None:
-            parts += ["namespaces", namespace]
-        parts += [part for part in (self.plural, name, subresource) if part is not None]
-        return "/".join(parts)
-
-
-STEP = Kind(names.API_GROUP, names.API_VERSION, "steps", "Step")
-CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
-DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
-CRON_JOB = Kind("batch", "v1", "cronjobs", "CronJob")
-SERVICE = Kind("", "v1", "services", "Service")
-DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
-NETWORK_POLICY = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
-EVENT = Kind("", "v1", "events", "Event")
-POD = Kind("", "v1", "pods", "Pod")
-NAMESPACE = Kind("", "v1", "namespaces", "Namespace")
+__all__ = [
+    "CHILDREN",
+    "CONFIG_MAP",
+    "CRON_JOB",
+    "DEPLOYMENT",
+    "DISRUPTION_BUDGET",
+    "EVENT",
+    "NAMESPACE",
+    "NETWORK_POLICY",
+    "POD",
+    "SERVICE",
+    "STEP",
+    "Kind",
+    "of",
+]
 
 CHILDREN = (CONFIG_MAP, NETWORK_POLICY, SERVICE, DISRUPTION_BUDGET, DEPLOYMENT, CRON_JOB)
 """What a Step may own, in the order in which it is applied."""

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from bema.clusters.errors import KubeError
 from bema_operator.facts import Key
 
 log = logging.getLogger(__name__)
@@ -186,9 +187,6 @@ class Workers:
                 self.queue.add_later(key, self._clock() + again)
 
 
-class Expected(Exception):
-    """What can happen in a healthy operator, such as an API server that does not answer: no traceback."""
-
-
 def _is_expected(error: Exception) -> bool:
-    return isinstance(error, Expected)
+    """An API server that does not answer can happen to a healthy operator: no traceback."""
+    return isinstance(error, KubeError)

@@ -28,6 +28,8 @@ REFUSED_AGAIN = 60.0
 """When to try again what the API server refuses: only somebody else's change can help, such as of a quota."""
 BROKER_AGAIN = 15.0
 """When to ask the broker again that refused or did not answer; a reconnect brings the Step back at once."""
+LET_GO_AGAIN = 30.0
+"""When to look again whether the consumers of a Step that hears no events are needed no more: nobody tells."""
 ROUNDS = 8
 """More than a reconcile ever needs. Beyond, it chases its own tail."""
 
@@ -158,6 +160,7 @@ class Reconciler:
                 case decisions.LookAtPods():
                     seen = await self._look_at_pods(seen)
                 case decisions.Report():
+                    seen = await self._release(seen)
                     await self._report(seen)
                     return self._again(seen)
                 case _:
@@ -259,9 +262,14 @@ class Reconciler:
         selector = parts.selector_text(key.name, key.namespace)
         return seen.with_(pods=await self._api.list(kinds.POD, key.namespace, labelSelector=selector))
 
+    async def _release(self, seen: Facts) -> Facts:
+        """Whatever a noop may have heard before it was one, also while nobody looked."""
+        if not seen.is_noop:
+            return seen
+        key = seen.subject.key
+        return seen.with_(released=await self._broker.release(key, await self._namespace_uid(key.namespace)))
+
     async def _report(self, seen: Facts) -> None:
-        if seen.is_noop:
-            await self._broker.release(seen.subject.key)
         wanted = statuses.status(seen, self._time())
         if not statuses.differs(wanted, seen.subject.status):
             return
@@ -284,6 +292,8 @@ class Reconciler:
         if seen.rollout is not None and not seen.rollout.is_done:
             waited = self._clock() - self._unready.get(seen.subject.key, self._clock())
             return min(max(PATIENCE, waited / 2), LONGEST_PAUSE)
+        if not seen.released or (seen.subscription is not None and seen.subscription.leftovers):
+            return LET_GO_AGAIN
         return statuses.told_for(seen, self._time()) or None
 
 

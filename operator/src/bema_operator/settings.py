@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bema.contract import bindings, quantities, retentions
+from bema.contract import bindings, quantities, retentions, versions
 
-VERSION = "0.1.0"
+VERSION = versions.VERSION
 
 LONGEST = 10 * 365 * 24 * 3600.0
 """Seconds, for times that are subtracted from the present."""

@@ -144,11 +144,14 @@ class Orphans:
 
     async def sweep(self) -> None:
         suspects: set[tuple[str, str]] = set()
+        left = 0
+        known = {key.namespace for key in self._cache.steps()}
         for app in await self._broker.apps():
             orphans = {durable: state for durable, state in app.consumers.items() if self._is_unknown(app, state)}
             if await self._is_abandoned(app):
                 await self._remove_stream(app)
                 continue
+            left += app.namespace not in known and await self._is_left(app)
             if not orphans or not await is_ours(app, self._api, self._settings):
                 continue
             for durable, state in orphans.items():
@@ -156,6 +159,18 @@ class Orphans:
                     suspects.add((app.stream, durable))
                     await self._suspect(app, durable, state)
         self._suspicions = {place: found for place, found in self._suspicions.items() if place in suspects}
+        self._measures.orphans.labels("consumers").set(len(self._suspicions))
+        self._measures.orphans.labels("streams").set(left)
+
+    async def _is_left(self, app: brokers.App) -> bool:
+        """Whether the namespace is gone; its stream may still be looked after by another cluster."""
+        if self._settings.namespace is not None:
+            return False
+        try:
+            await self._api.get(kinds.NAMESPACE, app.namespace)
+        except kube.Gone:
+            return True
+        return False
 
     async def _is_abandoned(self, app: brokers.App) -> bool:
         """Whether the namespace is gone and nobody looks after the stream: a janitor, be it that of another cluster,
@@ -167,11 +182,7 @@ class Orphans:
         written = max(datetime.datetime.fromisoformat(text).timestamp() for text in times)
         if self._time() - written < self._settings.orphan_stream_grace_seconds:
             return False
-        try:
-            await self._api.get(kinds.NAMESPACE, app.namespace)
-        except kube.Gone:
-            return True
-        return False
+        return await self._is_left(app)
 
     async def _remove_stream(self, app: brokers.App) -> None:
         if app.state is not None and await self._broker.delete_silent_stream(app):

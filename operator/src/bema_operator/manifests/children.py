@@ -21,7 +21,7 @@ def children(binding: Binding, step: Step, settings: Settings) -> list[Manifest]
     else:
         if step.spec.apis:
             wanted.append(services.service(order))
-        if deployments.replicas(step.spec) > 1:
+        if (step.spec.pods or 0) > 1:
             wanted.append(disruptions.budget(order))
         wanted.append(deployments.deployment(order))
     return [ownership.stamp(manifest) for manifest in wanted]

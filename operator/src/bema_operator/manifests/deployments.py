@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bema.contract import names
-from bema.contract.steps import StepSpec
 from bema_operator import kinds
 from bema_operator.manifests import parts, pods
 from bema_operator.manifests.parts import Manifest, Order
@@ -17,16 +16,9 @@ def deployment(order: Order) -> Manifest:
     return {
         **parts.head(kinds.DEPLOYMENT, names.workload(binding.step), binding),
         "spec": {
-            "replicas": replicas(order.step.spec),
+            "replicas": order.step.spec.pods,
             "revisionHistoryLimit": HISTORY,
             "selector": {"matchLabels": parts.selector(binding.step, binding.app)},
             "template": pods.deployment_pod(order),
         },
     }
-
-
-def replicas(spec: StepSpec) -> int:
-    """How many pods a Step wants."""
-    if spec.suspend:
-        return 0
-    return spec.scaling.min_replicas if spec.replicas is None else spec.replicas

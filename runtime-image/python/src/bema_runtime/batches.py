@@ -5,8 +5,6 @@ The marker comes first and expects that there is none: whoever commits a run sec
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard, assert_never
@@ -24,8 +22,9 @@ from bema.contract.effects import (
     StateEffect,
     UpdateState,
 )
+from bema.ports.clocks import Moment
 from bema.ports.jetstream import ROLLUP, SCHEDULE, SCHEDULE_TARGET, Outgoing, Stored
-from bema_runtime import changes, commits, payloads, traces
+from bema_runtime import changes, commits, lifetimes, payloads, traces
 from bema_runtime.commits import DELETED, TOMBSTONE_TTL, TTL, Commit
 from bema_runtime.runs import Run
 
@@ -39,18 +38,18 @@ MAX_MESSAGES = 1000
 
 
 def together(
-    group: Sequence[Commit], found: Found, *, now: float, watched: frozenset[str] = frozenset(), skew: float = 0.0
+    group: Sequence[Commit], found: Found, *, now: Moment, watched: frozenset[str] = frozenset()
 ) -> list[Outgoing]:
     """The batch of several commits. A key that more than one of them changes blindly is written once: each change is
     applied to what the one before made of it, and the revision that was found guards them all."""
     blind = [subject for commit in group for subject in commit.blind]
     if len(set(blind)) == len(blind):
-        return [message for commit in group for message in messages(commit, found, now=now, watched=watched, skew=skew)]
+        return [message for commit in group for message in messages(commit, found, now=now, watched=watched)]
     seen = dict(found)
     batch: list[Outgoing] = []
     places: dict[str, int] = {}
     for commit in group:
-        for message in messages(commit, seen, now=now, watched=watched, skew=skew):
+        for message in messages(commit, seen, now=now, watched=watched):
             subject = message.subject
             if subject in places:
                 batch[places[subject]] = message
@@ -59,33 +58,28 @@ def together(
                     places[subject] = len(batch)
                 batch.append(message)
             if subject in commit.blind:
-                seen[subject] = _changed(seen.get(subject), message)
+                seen[subject] = _changed(message)
     return batch
 
 
-def _changed(stored: Stored | None, message: Outgoing) -> Stored:
-    """What a key holds for the next change: the new value, as old, and with the same time to live, as before."""
-    if stored is None or DELETED in stored.headers:
-        return Stored(message.subject, message.expected or 0, "", message.data, {})
-    return dataclasses.replace(stored, data=message.data)
+def _changed(message: Outgoing) -> Stored:
+    """What a key holds for the next change: the new value, with its end, and the revision that guards them all."""
+    return Stored(message.subject, message.expected or 0, "", message.data, message.headers)
 
 
-def messages(
-    commit: Commit, found: Found, *, now: float, watched: frozenset[str] = frozenset(), skew: float = 0.0
-) -> list[Outgoing]:
+def messages(commit: Commit, found: Found, *, now: Moment, watched: frozenset[str] = frozenset()) -> list[Outgoing]:
     """The batch as of now. `found` holds the last message of each subject in `commit.needs`, and of the keys in the
-    `watched` groups, whose changes are told. `skew`: see `expiry`. Raises `EffectRefused` for a change that does not
-    fit what was found."""
-    batch = [commits.marker(run, commit.outcome, now) for run in commit.run.members]
+    `watched` groups, whose changes are told. Raises `EffectRefused` for a change that does not fit what was found."""
+    batch = [commits.marker(run, commit.outcome, now.here) for run in commit.run.members]
     changed = 0
     for effect in commit.effects:
         if isinstance(effect, EmitEvent) and effect.id is None and effect.at is None:
             batch.append(_event(commit.run, effect, now))
         elif watched and isinstance(effect, SetState | DeleteState | UpdateState) and effect.group in watched:
             changed += 1
-            batch.extend(_told(commit, effect, found, now, changed, skew))
+            batch.extend(_told(commit, effect, found, now, changed))
         else:
-            batch.extend(_messages(commit, effect, found, now, skew))
+            batch.extend(_messages(commit, effect, found, now))
     batch.extend(commit.extra)
     if len(batch) > MAX_MESSAGES:
         raise errors.TooManyEffects(
@@ -95,31 +89,33 @@ def messages(
     return batch
 
 
-def _told(
-    commit: Commit, effect: StateEffect, found: Found, now: float, number: int, skew: float
-) -> Iterator[Outgoing]:
-    """A write to a watched group, guarded by what was there, and right after it what has changed."""
+def _told(commit: Commit, effect: StateEffect, found: Found, now: Moment, number: int) -> Iterator[Outgoing]:
+    """A write to a watched group, guarded by what was there, and right after it what has changed: nothing, where
+    nothing was there to be deleted."""
     before = found.get(commits.state_subject(commit.run.binding.root, effect))
-    for written in _messages(commit, effect, found, now, skew):
+    for written in _messages(commit, effect, found, now):
         if written.expected is None:
             written.expected = before.sequence if before is not None else 0
         yield written
-        yield changes.message(commit.run, number, effect, before, written, now=now)
+        old = before.data if lifetimes.is_there(before, now.broker) else None
+        if old is not None or not isinstance(effect, DeleteState):
+            yield changes.message(commit.run, number, effect, old, written, now=now.here)
 
 
-def _messages(commit: Commit, effect: Effect, found: Found, now: float, skew: float) -> Iterator[Outgoing]:
+def _messages(commit: Commit, effect: Effect, found: Found, now: Moment) -> Iterator[Outgoing]:
     run = commit.run
     root = run.binding.root
     match effect:
         case EmitEvent():
             if effect.number not in commit.duplicates and not _waits_already(run, effect, found):
                 yield from _special(commit, effect, found, now)
-        case SetState(group=group, key=key, value=value, expires=expires):
-            yield _value(commits.state_subject(root, effect), value, run.reads.get((group, key)), expires, now)
+        case SetState(group=group, key=key, value=value, ttl=ttl, expires=expires):
+            lifetime = lifetimes.fresh(ttl) if expires is None else lifetimes.kept(expires, now=now.broker)
+            yield _value(commits.state_subject(root, effect), value, run.reads.get((group, key)), lifetime)
         case DeleteState(group=group, key=key):
             yield tombstone(commits.state_subject(root, effect), run.reads.get((group, key)))
         case UpdateState():
-            yield _updated(run, effect, found.get(commits.state_subject(root, effect)), now, skew)
+            yield _updated(run, effect, found.get(commits.state_subject(root, effect)), now)
         case CancelTimer(id=id):
             timer = found.get(names.timer(root, id))
             if _is_pending(timer):
@@ -132,8 +128,7 @@ def _messages(commit: Commit, effect: Effect, found: Found, now: float, skew: fl
             assert_never(effect)
 
 
-def _value(subject: str, value: bytes, expected: int | None, expires: float | None, now: float) -> Outgoing:
-    lifetime = {} if expires is None else {TTL: f"{max(1, math.ceil(expires - now))}s"}
+def _value(subject: str, value: bytes, expected: int | None, lifetime: Mapping[str, str]) -> Outgoing:
     return Outgoing(subject, value, {ROLLUP: "sub", **lifetime}, expected)
 
 
@@ -142,34 +137,25 @@ def tombstone(subject: str, expected: int | None) -> Outgoing:
     return Outgoing(subject, b"", {ROLLUP: "sub", DELETED: "1", TTL: TOMBSTONE_TTL}, expected)
 
 
-def _updated(run: Run, effect: UpdateState, stored: Stored | None, now: float, skew: float) -> Outgoing:
+def _updated(run: Run, effect: UpdateState, stored: Stored | None, now: Moment) -> Outgoing:
     """A blind change: applied to what was found, and guarded by it. What was to go away still does."""
-    there = stored is not None and DELETED not in stored.headers
-    before: Any = orjson.loads(stored.data) if stored is not None and there else None
+    there = stored if lifetimes.is_there(stored, now.broker) else None
+    before: Any = orjson.loads(there.data) if there is not None else None
     after = operations.apply(before, effect.operations)
     what, limit = f"state {effect.group}/{effect.key}", run.binding.limits.payload_bytes
     value = payloads.dumps(after, what=what, limit=limit)
-    expires = expiry(stored, skew) if stored is not None and there else None
     revision = stored.sequence if stored is not None else 0
-    return _value(commits.state_subject(run.binding.root, effect), value, revision, expires, now)
+    lifetime = lifetimes.kept(lifetimes.end(there) if there is not None else None, now=now.broker)
+    return _value(commits.state_subject(run.binding.root, effect), value, revision, lifetime)
 
 
-def expiry(stored: Stored, skew: float) -> float | None:
-    """Unix time, by the clock here, at which a stored value goes away by itself; None for never. `skew`: how far the
-    broker's clock, which counts, is ahead."""
-    lifetime = stored.headers.get(TTL, "")
-    if not lifetime.endswith("s") or not lifetime[:-1].isdigit():
-        return None
-    return datetime.datetime.fromisoformat(stored.time).timestamp() + int(lifetime[:-1]) - skew
-
-
-def _event(run: Run, effect: EmitEvent, now: float) -> Outgoing:
+def _event(run: Run, effect: EmitEvent, now: Moment) -> Outgoing:
     binding = run.binding
     event = envelopes.Event(
         id=effect.id or names.emitted_event(run.id, effect.number),
         topic=effect.topic,
         source=envelopes.source(binding.app, binding.step),
-        time=commits.timestamp(now),
+        time=commits.timestamp(now.here),
         data=effect.data,
         key=effect.key,
         trace_parent=traces.parent(run.trace_id, run.span_id),
@@ -182,7 +168,7 @@ def _event(run: Run, effect: EmitEvent, now: float) -> Outgoing:
     return Outgoing(names.event(binding.root, effect.topic, partition), effect.data, headers)
 
 
-def _special(commit: Commit, effect: EmitEvent, found: Found, now: float) -> Iterator[Outgoing]:
+def _special(commit: Commit, effect: EmitEvent, found: Found, now: Moment) -> Iterator[Outgoing]:
     """An event with an id of the user's, or one for later, or both."""
     run = commit.run
     root = run.binding.root
@@ -192,7 +178,7 @@ def _special(commit: Commit, effect: EmitEvent, found: Found, now: float) -> Ite
     if effect.id is not None:
         message.headers[envelopes.EMITTED] = emitted
         subject = names.dedup(root, effect.topic, effect.id)
-        window = run.binding.limits.dedup_seconds + math.ceil(max(0.0, (effect.at or now) - now))
+        window = run.binding.limits.dedup_seconds + math.ceil(max(0.0, (effect.at or now.broker) - now.broker))
         headers = {ROLLUP: "sub", TTL: f"{window}s"}
         yield Outgoing(subject, emitted.encode(), headers, _expected(commit, effect, subject, found))
     if effect.at is None:

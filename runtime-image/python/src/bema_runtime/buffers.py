@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -30,7 +29,7 @@ class Entry(NamedTuple):
     """JSON; None for nothing."""
     revision: int = 0
     expires: float | None = None
-    """Unix time at which it goes away by itself."""
+    """Unix time by the broker's clock at which it goes away by itself."""
 
 
 class Buffer:
@@ -97,9 +96,9 @@ class Buffer:
         """Write a value that goes away after `ttl` seconds; without them, one that stays."""
         names.state("", *key)
         what = f"state {key[0]}/{key[1]}"
-        expires = None if ttl is None else time.time() + _lifetime(what, ttl)
+        lifetime = None if ttl is None else _lifetime(what, ttl)
         data = payloads.dumps(value, what=what, limit=self._limits.payload_bytes)
-        self._write(SetState(*key, data, expires), len(data))
+        self._write(SetState(*key, data, lifetime), len(data))
 
     def delete(self, key: Key) -> None:
         names.state("", *key)
@@ -120,20 +119,17 @@ class Buffer:
             self._write(UpdateState(*key, (*earlier, *changes)), self._sizes.get(key, 0) + size)
 
     def _change(self, key: Key, value: bytes | None, changes: Sequence[operations.Operation]) -> None:
-        """A changed value keeps the time at which it goes away."""
+        """A changed value keeps the time after which, or at which, it goes away."""
         changed = operations.apply(orjson.loads(value) if value is not None else None, changes)
         what = f"state {key[0]}/{key[1]}"
         data = payloads.dumps(changed, what=what, limit=self._limits.payload_bytes)
-        self._write(SetState(*key, data, self._expiry(key)), len(data))
-
-    def _expiry(self, key: Key) -> float | None:
-        match self._writes.get(key):
-            case SetState(expires=expires):
-                return expires
-            case DeleteState():
-                return None
-        found = self._read.get(key)
-        return found.expires if found is not None and found.value is not None else None
+        match self._writes.get(key), self._read.get(key):
+            case SetState(ttl=ttl, expires=expires), _:
+                self._write(SetState(*key, data, ttl, expires), len(data))
+            case None | UpdateState(), Entry(value=bytes(), expires=expires):
+                self._write(SetState(*key, data, expires=expires), len(data))
+            case _:
+                self._write(SetState(*key, data), len(data))
 
     def _write(self, effect: StateEffect, size: int) -> None:
         key = effect.group, effect.key
@@ -170,6 +166,17 @@ class Buffer:
         gone = [effect.key for effect in own if isinstance(effect, DeleteState)]
         # Removed ones keep their place: a page's cursor is one
         return [effect.key for effect in own], gone
+
+    def own_groups(self) -> tuple[list[str], dict[str, list[str]]]:
+        """The groups that the run itself has written to, and the keys that it has removed, by group."""
+        with self._lock:
+            writes = list(self._writes.values())
+        own = {effect.group for effect in writes if not isinstance(effect, DeleteState)}
+        gone: dict[str, list[str]] = {}
+        for effect in writes:
+            if isinstance(effect, DeleteState):
+                gone.setdefault(effect.group, []).append(effect.key)
+        return sorted(own), gone
 
     def overlay(self, group: str, stored: Mapping[str, Entry]) -> dict[str, Any]:
         """Entries of a group with the run's own writes laid over; new keys come last."""

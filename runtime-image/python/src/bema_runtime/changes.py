@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import orjson
+import pydantic
 
 from bema import authoring
 from bema.contract import envelopes, names
 from bema.contract.effects import StateEffect
-from bema.ports.jetstream import Outgoing, Stored
-from bema_runtime import commits, traces
+from bema.ports.jetstream import Outgoing
+from bema_runtime import commits, payloads, traces
 from bema_runtime.commits import DELETED
 from bema_runtime.runs import Run
 
@@ -18,12 +19,11 @@ CONTENT = "state.changed"
 
 
 def message(
-    run: Run, number: int, effect: StateEffect, before: Stored | None, written: Outgoing, *, now: float
+    run: Run, number: int, effect: StateEffect, old: bytes | None, written: Outgoing, *, now: float
 ) -> Outgoing:
-    """The message about the run's `number`-th write to a watched group. It comes right after the write itself in the
-    stream: a change's revision is the sequence before its own."""
+    """The message about the run's `number`-th write to a watched group, which held `old` before. It comes right after
+    the write itself in the stream: a change's revision is the sequence before its own."""
     binding, group, key = run.binding, effect.group, effect.key
-    old = before.data if before is not None and DELETED not in before.headers else None
     new = None if DELETED in written.headers else written.data
     left_out = len(old or b"") + len(new or b"") > binding.limits.payload_bytes
     head = orjson.dumps({"group": group, "key": key, "type": _type(old, new)})[:-1]
@@ -48,15 +48,32 @@ def _type(old: bytes | None, new: bytes | None) -> str:
     return "created" if old is None else "updated"
 
 
+class _Told(pydantic.BaseModel, strict=True):
+    """A change's data."""
+
+    group: str
+    key: str
+    type: Literal["created", "updated", "deleted"]
+    old: Any
+    new: Any
+    old_left_out: bool = pydantic.Field(False, alias="oldLeftOut")
+
+
+_any = payloads.decoder(Any, None)
+
+
 def read(data: bytes, revision: int) -> authoring.StateChange:
-    """What the handler gets."""
-    told: dict[str, Any] = orjson.loads(data)
+    """What the handler gets. Raises `InputInvalid` for data that is no change: a dead letter takes any."""
+    try:
+        told = _Told.model_validate(_any(data))
+    except pydantic.ValidationError as error:
+        raise payloads.from_pydantic(error, data) from error
     return authoring.StateChange(
-        group=told["group"],
-        key=told["key"],
-        type=told["type"],
-        old=told["old"],
-        new=told["new"],
+        group=told.group,
+        key=told.key,
+        type=told.type,
+        old=told.old,
+        new=told.new,
         revision=revision,
-        old_left_out=bool(told.get("oldLeftOut")),
+        old_left_out=told.old_left_out,
     )

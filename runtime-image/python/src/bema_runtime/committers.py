@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -324,8 +323,7 @@ class Committer:
         if watched:
             needs |= {subject for commit in group for subject in commit.written(watched)}
         found = await self._last(needs) if needs else {}
-        now = time.time()
-        return batches.together(group, found, now=now, watched=watched, skew=self._js.connection.skew)
+        return batches.together(group, found, now=self._js.connection.clock.now(), watched=watched)
 
 
 def _pause(tries: int) -> float:

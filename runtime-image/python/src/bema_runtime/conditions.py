@@ -12,6 +12,7 @@ import orjson
 
 from bema import handlers
 from bema.contract import errors, triggers
+from bema_runtime import schemas
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,22 @@ class Condition:
 
 
 def of(schema: Mapping[str, Any], written: Any, *, where: str) -> Condition:
-    """The condition of a trigger: the function that its author wrote, else the schema of the Binding. Raises
-    `StepInvalid` where a function is to decide and there is none: nothing would be left out."""
-    if not callable(written) or handlers.is_model(written):
-        if schema.get("$comment") == triggers.FUNCTION:
-            raise errors.StepInvalid(
-                f"{where}: its condition is decided by a function in the code: expected the same trigger in `config`, "
-                "found none; apply the Step's manifest and its code together"
-            )
+    """The condition of a trigger: the schema of the Binding, whatever the code says, or where that leaves it to a
+    function, the one that the author wrote. Raises `StepInvalid` where there is none then: nothing would be left out.
+    """
+    if schema.get("$comment") != triggers.FUNCTION:
         try:
-            return Condition(None, 0, jsonschema_rs.Draft202012Validator(dict(schema)))
-        except (jsonschema_rs.ValidationError, ValueError) as error:
-            raise errors.StepInvalid(f"{where}: condition: expected a JSON Schema, found {error}") from error
+            return Condition(None, 0, schemas.compiled(schema))
+        except errors.StepInvalid as error:
+            raise errors.StepInvalid(
+                f"{where}: condition: expected a JSON Schema (draft 2020-12), found one that is invalid: {error}"
+            ) from error
+    if not callable(written) or handlers.is_model(written):
+        raise errors.StepInvalid(
+            f"{where}: its condition is decided by a function in the code: expected the same trigger in `config`, "
+            "found none; apply the Step's manifest and its code together"
+        )
+    handlers.check_condition(written, where=f"{where}: condition")
     parameters = inspect.signature(written).parameters.values()
     positional = sum(item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD) for item in parameters)
     return Condition(written, min(positional, 2), None)

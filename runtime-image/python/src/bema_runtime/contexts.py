@@ -77,7 +77,7 @@ class _State:
 
     async def _expect(self, group: str, key: str, revision: int) -> None:
         names.state("", group, key)
-        if isinstance(revision, bool) or not isinstance(revision, int) or revision < 0:
+        if isinstance(revision, bool) or not isinstance(revision, int):
             raise errors.PayloadInvalid(f"state {group}/{key}: if_revision: expected a revision, found {revision!r}")
         entry = await self._read(group, key)
         found = 0 if entry.value is None else entry.revision
@@ -123,7 +123,8 @@ class _State:
         return authoring.StatePage(items, cursor=following)
 
     async def groups(self) -> Sequence[str]:
-        found: Sequence[str] = await self._ask("state.groups")
+        own, gone = self._buffer.own_groups()
+        found: Sequence[str] = await self._ask("state.groups", own=own, gone=gone)
         return found
 
     async def clear(self, group: str) -> int:

@@ -21,6 +21,7 @@ import orjson
 
 from bema.contract import errors, frames, names
 from bema.contract.bindings import Binding
+from bema.contract.effects import Effect
 from bema.contract.frames import Call, End, Invoke, Outcome, Reply
 from bema.contract.retentions import Level
 from bema.contract.triggers import Kind
@@ -28,7 +29,7 @@ from bema.ports import admin
 from bema.ports.connections import Connection, Message, publish_command
 from bema.ports.jetstream import JetStream
 from bema.ports.pulls import Pull
-from bema_runtime import arrivals, commits, gatherers, traces
+from bema_runtime import arrivals, commits, gatherers, quotas, traces
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Conflicted, Full, Result
 from bema_runtime.gatherers import Gatherer
@@ -49,6 +50,8 @@ from bema_runtime.watches import Watches
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 3.0
+CLOCK = 10
+"""Seconds between two questions about the broker's time: its clock may be set, and this machine may have slept."""
 GRACE = 10.0
 """How long a handler may go on after it was cancelled, in seconds, before the process gives itself up."""
 
@@ -82,7 +85,7 @@ class Engine:
         self._lanes = Lanes()
         self._hands = Hands(connection, self._lanes)
         self._tasks = Tasks()
-        self._watches = Watches(self._js, self._stream, units[0].binding.root)
+        self._watches = Watches(self._js, self._stream, units[0].binding.root, changed=self._hold_all)
         self._settler = Settler(
             connection,
             self._stream,
@@ -100,7 +103,7 @@ class Engine:
         self._running: dict[int, Run] = {}
         self._pulls: dict[str, Pull] = {}
         self._gatherers: list[Gatherer] = []
-        self._quotas = Quotas(self._js, self._stream, changed=self._level_changed)
+        self._quotas = Quotas(self._js, self._stream, changed=lambda _: self._hold_all())
         metrics.storage[units[0].binding.app] = lambda: self._quotas.now
         self._partitions: dict[str, Partitions] = {}
         self._stream_created = ""
@@ -124,9 +127,9 @@ class Engine:
     async def start(self) -> None:
         """Bind to the stream and begin to pull. Waits, unready, for what the operator or `bema dev` has yet to make."""
         self._connection.on_reconnect(lambda: self._tasks.spawn(self._look_again()))
+        await self._watches.start()
         await self._look_at_stream()
         await self._quotas.start()
-        await self._watches.start()
         self._committer.start()
         self._tasks.spawn(self._watch())
         for unit in self._units.values():
@@ -146,33 +149,47 @@ class Engine:
                 unit.gather = gatherer.add
                 self._gatherers.append(gatherer)
             self._pulls[unit.binding.step] = pull
-            pull.hold(_waits(unit, self._quotas.now.level))
+            self._hold(unit)
             await pull.start()
             if (ordered := unit.binding.ordered) is not None:
                 partitions = Partitions(self._connection, unit, ordered, tasks=self._tasks, deliver=self._delivered)
                 self._partitions[unit.binding.step] = partitions
-                partitions.hold(_waits(unit, self._quotas.now.level))
+                self._hold(unit)
                 await partitions.start()
         self.ready = True
 
-    def _level_changed(self, level: Level) -> None:
-        for step, pull in self._pulls.items():
-            pull.hold(_waits(self._units[step], level))
-        for step, partitions in self._partitions.items():
-            partitions.hold(_waits(self._units[step], level))
+    def _hold_all(self) -> None:
+        for unit in self._units.values():
+            self._hold(unit)
+
+    def _hold(self, unit: Unit) -> None:
+        """Let a Step take events, or wait, as the level says."""
+        step, waits = unit.binding.step, _waits(unit, self._quotas.now.level, self._watches.groups)
+        if step in self._pulls:
+            self._pulls[step].hold(waits)
+        if step in self._partitions:
+            self._partitions[step].hold(waits)
+
+    def _note_told(self, unit: Unit, effects: Sequence[Effect]) -> None:
+        """What a Step writes is not known before it does; from then on it waits like one that emits."""
+        found = quotas.told(effects, self._watches.groups)
+        if not found <= unit.told:
+            unit.told |= found
+            self._hold(unit)
 
     async def _look_again(self) -> None:
         await self._look_at_stream()
         await self._quotas.read()
-        await self._watches.read()
 
     async def _look_at_stream(self) -> None:
+        """Until the stream is the one that it was, and it is known what is watched. Nothing is written before."""
         told = self._looking = ""
         while True:
             losses = self._connection.losses
             try:
                 admin.check_server(self._js)
                 self._recognise(await admin.stream_created(self._js, self._stream))
+                await self._watches.read()
                 self._connection.know(losses)
                 self._looking = None
                 return
@@ -254,13 +271,16 @@ class Engine:
         await self._tasks.close()
 
     async def _watch(self) -> None:
-        """Every second: attempts past their deadline are cancelled; every third: what is in hand is kept in hand."""
+        """Every second: attempts past their deadline are cancelled; every third: what is in hand is kept in hand;
+        every tenth: what time it is for the broker."""
         for tick in itertools.count():
             await asyncio.sleep(1)
-            self._cancel_overdue(time.time())
+            self._cancel_overdue(time.monotonic())
             if self._looking is None and any(pull.problem for pull in self._pulls.values()):
                 # Perhaps the consumer went with its stream
                 self._tasks.spawn(self._look_again())
+            if tick % CLOCK == 0:
+                self._tasks.spawn(admin.hear_clock(self._js, self._stream))
             if tick % int(HEARTBEAT) == 0:
                 await self._hands.keep()
 
@@ -403,7 +423,7 @@ class Engine:
 
     def _invocation(self, run: Run) -> Invoke:
         number = next(self._numbers)
-        now = time.time()
+        now = time.monotonic()
         run.invocation, run.invoked, run.deadline, run.cancelled = number, now, now + run.timeout, False
         run.span_id = traces.new_span()
         run.reads = {}
@@ -422,7 +442,7 @@ class Engine:
             headers=_headers_of(run),
             trace_id=run.trace_id,
             span_id=run.span_id,
-            deadline=run.deadline,
+            deadline=time.time() + run.timeout,
             scheduled_at=run.scheduled_at,
             request=run.request,
             revision=run.delivery.sequence - 1 if run.kind is Kind.STATE and run.delivery and not run.retried else 0,
@@ -433,7 +453,7 @@ class Engine:
         self._invoker.invoke([self._invocation(run)])
 
     def _ended(self, ends: list[End]) -> None:
-        now = time.time()
+        now = time.monotonic()
         of_events: list[tuple[Run, End]] = []
         for end in ends:
             run = self._running.pop(end.invocation, None)
@@ -448,6 +468,7 @@ class Engine:
             elif self._draining and end.outcome is Outcome.CANCELLED:
                 self._lanes.leave(run)
             else:
+                self._note_told(run.unit, end.effects)
                 of_events.append((run, end))
         self._settler.ended(of_events)
 
@@ -464,7 +485,7 @@ class Engine:
                 if end.outcome is not Outcome.OK or not (end.effects or run.kind is Kind.CRON):
                     return end, None
                 effects = end.effects
-                full = self._quotas.refusal(effects)
+                full = self._quotas.refusal(effects, self._watches.groups)
                 if full is not None:
                     return end, Full(str(full))
                 result = await self._commit(Commit(run, RunOutcome.OK, effects))
@@ -532,10 +553,11 @@ class Engine:
                     page = Page.of(call.params)
                     return Reply(call.id, result=await self._reader.page(run, call.params["group"], page))
                 case "state.groups":
-                    return Reply(call.id, result=await self._reader.groups(run))
+                    own, gone = call.params.get("own") or (), call.params.get("gone") or {}
+                    return Reply(call.id, result=await self._reader.groups(run, own, gone))
                 case "heartbeat":
-                    run.deadline = time.time() + run.timeout
-                    return Reply(call.id, result=run.deadline)
+                    run.deadline = time.monotonic() + run.timeout
+                    return Reply(call.id, result=time.time() + run.timeout)
                 case method:
                     return Reply(call.id, error=f"unknown method {method!r}")
         except errors.BemaError as error:
@@ -553,10 +575,10 @@ def _item(run: Run) -> frames.Item:
     return frames.Item(run.id, run.attempt, run.data, event.topic, event.id, event.key, event.headers, run.trace_id)
 
 
-def _waits(unit: Unit, level: Level) -> bool:
+def _waits(unit: Unit, level: Level, watched: frozenset[str]) -> bool:
     """Whether a Step takes no events for now. With the storage full, what is left of it is for retries and dead
-    letters; a Step that emits nothing goes on, since what it settles can be removed."""
-    return level is Level.FULL and bool(unit.binding.emits)
+    letters; a Step that adds no events goes on, since what it settles can be removed."""
+    return level is Level.FULL and (bool(unit.binding.emits) or not unit.told.isdisjoint(watched))
 
 
 def _headers_of(run: Run) -> Mapping[str, str]:

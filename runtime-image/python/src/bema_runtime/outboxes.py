@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import orjson
 
@@ -56,6 +56,9 @@ class Emission(NamedTuple):
 
 
 PLAIN = Emission()
+
+_FIRST = datetime.datetime.min.replace(tzinfo=datetime.UTC).timestamp()
+"""The first time that a datetime can hold."""
 
 
 class Outbox:
@@ -182,16 +185,20 @@ def moment(
         found = "both" if at is not None else "neither"
         raise errors.TimeInvalid(f"{what}: expected one of delay= and at=, found {found}")
     now = time.time()
-    seconds = _seconds(what, delay) if delay is not None else _unix(what, at) - now
+    due = now + _seconds(what, delay) if delay is not None else _unix(what, at)
+    seconds = due - now
+    if due < _FIRST:
+        raise errors.TimeInvalid(f"{what}: at: expected a time since the year 1, found {at!r}")
     if seconds > retries.LONGEST:
         days = retries.LONGEST / 86_400
         raise errors.TimeInvalid(f"{what}: expected a time within {days:g} days, found one in {seconds / 86_400:g}")
-    return None if seconds == 0 else now + seconds
+    # What was before 1970 has passed by any clock
+    return None if seconds == 0 else max(0.0, due)
 
 
 def _seconds(what: str, delay: float | datetime.timedelta) -> float:
     seconds = delay.total_seconds() if isinstance(delay, datetime.timedelta) else delay
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds < 0:
+    if not _is_finite(seconds) or seconds < 0:
         raise errors.TimeInvalid(f"{what}: delay: expected seconds from 0 on, or a timedelta, found {delay!r}")
     return seconds
 
@@ -199,6 +206,14 @@ def _seconds(what: str, delay: float | datetime.timedelta) -> float:
 def _unix(what: str, at: float | datetime.datetime | None) -> float:
     if isinstance(at, datetime.datetime) and at.tzinfo is not None:
         return at.timestamp()
-    if isinstance(at, int | float) and not isinstance(at, bool) and math.isfinite(at):
-        return at
+    if not isinstance(at, datetime.datetime) and _is_finite(at):
+        return float(at)
     raise errors.TimeInvalid(f"{what}: at: expected a Unix time or a datetime with a time zone, found {at!r}")
+
+
+def _is_finite(number: Any) -> TypeGuard[float]:
+    """Whether it is a number that a float can hold."""
+    try:
+        return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+    except OverflowError:
+        return False

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema_rs
 import orjson
 import pydantic
 
 from bema import handlers
 from bema.contract import errors
+from bema_runtime import schemas
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,14 @@ def _by_schema(schema: Mapping[str, Any]) -> Decode:
 
 
 def checker(schema: Mapping[str, Any]) -> Callable[[Any], None]:
-    """A function that raises `InputInvalid` for values that a JSON Schema (draft 2020-12) refuses."""
-    validator = jsonschema_rs.Draft202012Validator(dict(schema))
+    """A function that raises `InputInvalid` for values that a JSON Schema (draft 2020-12) refuses. Raises `StepInvalid`
+    for a schema that is none."""
+    try:
+        validator = schemas.compiled(schema)
+    except errors.StepInvalid as error:
+        raise errors.StepInvalid(
+            f"expected JSON Schemas (draft 2020-12) in the Step, found one that is invalid: {error}"
+        ) from error
 
     def check(value: Any) -> None:
         if not validator.is_valid(value):

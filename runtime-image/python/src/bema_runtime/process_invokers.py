@@ -34,7 +34,16 @@ HEARTBEAT = "heartbeat"
 @dataclass(slots=True)
 class _Execution:
     invoke: Invoke
+    until: float
+    """Its deadline by `time.monotonic`: a clock that is set must not end it."""
     cancelled: str | None = None
+
+    @classmethod
+    def of(cls, invoke: Invoke) -> _Execution:
+        return cls(invoke, _monotonic(invoke.deadline))
+
+    def prolong(self, deadline: float) -> None:
+        self.invoke.deadline, self.until = deadline, _monotonic(deadline)
 
 
 class ProcessInvoker:
@@ -64,7 +73,7 @@ class ProcessInvoker:
 
     def invoke(self, invocations: Sequence[Invoke]) -> None:
         """Those that come while there is no worker wait for the next one."""
-        self._running.update((invoke.id, _Execution(invoke)) for invoke in invocations)
+        self._running.update((invoke.id, _Execution.of(invoke)) for invoke in invocations)
         if self._child is not None and not self._suspects:
             self._child.send(invocations)
 
@@ -77,7 +86,7 @@ class ProcessInvoker:
             self._end([_cancelled(self._running[cancel.invocation])])
             return
         self._child.send([cancel])
-        seconds = max(0.0, execution.invoke.deadline - time.time()) + GRACE
+        seconds = max(0.0, execution.until - time.monotonic()) + GRACE
         asyncio.get_running_loop().call_later(seconds, self._overstayed, cancel.invocation)
 
     def close(self) -> None:
@@ -185,7 +194,7 @@ class ProcessInvoker:
         reply = await self._peer.call(call)
         execution = self._running.get(call.invocation)
         if execution is not None and call.method == HEARTBEAT and reply.error is None:
-            execution.invoke.deadline = reply.result
+            execution.prolong(reply.result)
         return reply
 
     def _overstayed(self, invocation: int) -> None:
@@ -204,6 +213,11 @@ class ProcessInvoker:
     @property
     def _fields(self) -> dict[str, object]:
         return {"app": self._binding.app, "step": self._binding.step}
+
+
+def _monotonic(deadline: float) -> float:
+    """A Unix time that was worked out just now, by the clock that nobody sets."""
+    return time.monotonic() + deadline - time.time()
 
 
 def _cancelled(execution: _Execution) -> End:

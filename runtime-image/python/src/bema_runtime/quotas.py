@@ -4,10 +4,10 @@ missed. Where nobody tells, nothing is held back."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from bema.contract import errors, names, retentions
-from bema.contract.effects import Effect, EmitEvent
+from bema.contract.effects import DeleteState, Effect, EmitEvent, SetState, UpdateState
 from bema.contract.retentions import Level, Quota
 from bema.ports.connections import Message
 from bema.ports.jetstream import JetStream
@@ -70,11 +70,19 @@ class Quotas:
                 log.error("The app's storage is full: %s; Steps that emit take no events until there is room", quota)
         self._changed(quota.level)
 
-    def refusal(self, effects: Iterable[Effect]) -> errors.AppStorageFull | None:
-        """Why a run that was started from outside may not commit; None when it may."""
-        if self.now.level is Level.NORMAL or not any(isinstance(effect, EmitEvent) for effect in effects):
+    def refusal(self, effects: Sequence[Effect], watched: frozenset[str]) -> errors.AppStorageFull | None:
+        """Why a run that was started from outside may not commit; None when it may. A write to a `watched` group of the
+        state is told, and so adds an event."""
+        adds = any(isinstance(effect, EmitEvent) for effect in effects) or told(effects, watched)
+        if self.now.level is Level.NORMAL or not adds:
             return None
         return errors.AppStorageFull(
             f"the app's storage is nearly full ({self.now}): expected room for the run's events, found none; nothing "
             "was written. It is taken again when events were settled and removed"
         )
+
+
+def told(effects: Iterable[Effect], watched: frozenset[str]) -> set[str]:
+    """The watched groups that some effects write to."""
+    writes = (effect for effect in effects if isinstance(effect, SetState | DeleteState | UpdateState))
+    return {effect.group for effect in writes if effect.group in watched} if watched else set()

@@ -4,6 +4,7 @@ before its trigger. The revision of each key is remembered with the run, to be c
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -11,14 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bema.contract import errors, names
-from bema.ports.jetstream import JetStream
-from bema_runtime import batches
+from bema.ports.jetstream import JetStream, Stored
+from bema_runtime import lifetimes
 from bema_runtime.buffers import Entry
-from bema_runtime.commits import DELETED
 from bema_runtime.lanes import Lanes
 from bema_runtime.runs import Run
 
 _CURSOR = re.compile(r"[0-9]{1,19}(\.[0-9]{1,9})?")
+_QUESTIONS = 64
+"""About groups, that are asked at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class StateReader:
                 entry = await self._entry(run, group, key)
                 break
             except errors.BrokerUnavailable:
-                if time.time() > run.deadline:
+                if time.monotonic() > run.deadline:
                     raise
                 await asyncio.sleep(0.1)
         # Of two reads at once the handler may use either value: the older one is guarded
@@ -81,9 +83,9 @@ class StateReader:
 
     async def _entry(self, run: Run, group: str, key: str) -> Entry:
         stored = await self._js.get_last(self._stream, names.state(run.binding.root, group, key))
-        if stored is None or DELETED in stored.headers:
+        if not lifetimes.is_there(stored, self._js.connection.clock.time()):
             return Entry(None, stored.sequence if stored else 0)
-        return Entry(stored.data, stored.sequence, batches.expiry(stored, self._js.connection.skew))
+        return Entry(stored.data, stored.sequence, lifetimes.end(stored))
 
     async def page(self, run: Run, group: str, page: Page) -> tuple[list[tuple[str, Entry]], str | None]:
         """Entries of a group, the one first that was written first, and the cursor of the next page. It may lag behind
@@ -93,7 +95,7 @@ class StateReader:
         last = page.after
         async for stored in self._js.scan(self._stream, names.state_filter(root, group), start=page.after + 1):
             key = names.state_of(root, stored.subject)[1]
-            if DELETED in stored.headers or key in page.gone or not key.startswith(page.prefix):
+            if not self._is_there(root, stored, page.gone) or not key.startswith(page.prefix):
                 continue
             if len(entries) == page.limit:
                 return list(entries.items()), str(last)
@@ -113,8 +115,36 @@ class StateReader:
         """Whether no page before this one has shown the key."""
         return page.after == 0 or (await self._entry(run, group, key)).value is None
 
-    async def groups(self, run: Run) -> list[str]:
-        """The groups that hold something, in order."""
+    async def groups(self, run: Run, own: Collection[str], gone: Mapping[str, Collection[str]]) -> list[str]:
+        """The groups that hold something, in order, with what the run has done laid over: `own` are those that it has
+        written to, `gone` the keys that it has removed in each. It may lag behind other runs' commits."""
         root = run.binding.root
-        subjects = await self._js.subjects(self._stream, names.state_filter(root))
-        return sorted({names.state_of(root, subject)[0] for subject in subjects})
+        keys: dict[str, set[str]] = {}
+        for subject in await self._js.subjects(self._stream, names.state_filter(root)):
+            group, key = names.state_of(root, subject)
+            keys.setdefault(group, set()).add(key)
+        asked = [group for group in keys if group not in own and not keys[group].issubset(gone.get(group, ()))]
+        places = asyncio.Semaphore(_QUESTIONS)
+
+        async def holds(group: str) -> bool:
+            async with places:
+                return await self._holds(root, group, gone.get(group, ()))
+
+        held = await asyncio.gather(*map(holds, asked))
+        return sorted({*own, *itertools.compress(asked, held)})
+
+    async def _holds(self, root: str, group: str, gone: Collection[str]) -> bool:
+        """Whether a group has a key beside those that are gone. What was removed stays as a message for a while."""
+        pattern = names.state_filter(root, group)
+        first = await self._js.get_next(self._stream, pattern)
+        if first is None or self._is_there(root, first, gone):
+            return first is not None
+        async for stored in self._js.scan(self._stream, pattern, start=first.sequence + 1):
+            if self._is_there(root, stored, gone):
+                return True
+        return False
+
+    def _is_there(self, root: str, stored: Stored, gone: Collection[str]) -> bool:
+        if names.state_of(root, stored.subject)[1] in gone:
+            return False
+        return lifetimes.is_there(stored, self._js.connection.clock.time())

@@ -37,6 +37,8 @@ class Unit:
     """Take an event for the next batch; None for a Step that takes them one by one."""
     partition: int | None = None
     """The partition that it stands for, where events are heard in order."""
+    told: set[str] = field(default_factory=set)
+    """The watched groups of the state that it was seen to write to: that adds events, too."""
     turns: Turns | None = None
     """When its runs may execute; None where they may at once, and a later attempt is a message of its own."""
 
@@ -111,10 +113,11 @@ class Run:
     """What earlier attempts failed with."""
     span_id: str = ""
     deadline: float = 0.0
+    """When its attempt is cancelled, by `time.monotonic`: a clock that is set must not end it."""
     started: float = field(default_factory=time.time)
     """Unix time of its arrival in this process."""
     invoked: float = 0.0
-    """Unix time at which its handler was last started; 0 before."""
+    """When its handler was last started, by `time.monotonic`; 0 before."""
     invocation: int = 0
     reads: dict[tuple[str, str], int] = field(default_factory=dict)
     """Revision of each key that the current execution read."""

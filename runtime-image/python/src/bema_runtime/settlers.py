@@ -198,7 +198,7 @@ class Settler:
         if run.unit.turns is not None:
             await self._wait_in_place(run, run.unit.turns, seconds=seconds, attempt=attempt)
             return
-        await self._store(commits.retry(run, run.event, at=time.time() + seconds, attempt=attempt))
+        await self._store(commits.retry(run, run.event, at=self._connection.clock.time() + seconds, attempt=attempt))
         await self._hands.let_go(run, ACK, outcome="retry")
 
     async def _wait_in_place(self, run: Run, turns: Turns, *, seconds: float, attempt: int) -> None:

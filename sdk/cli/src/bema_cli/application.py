@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bema_cli.commands import checking, data, dead_letters, developing
+from bema_cli.commands import checking, data, dead_letters, developing, examining, following, listing
 
 app = typer.Typer(
     name="bema",
@@ -37,6 +37,9 @@ def _bema(
 app.command()(developing.dev)
 app.command()(checking.check)
 app.command()(checking.render)
+app.command()(listing.steps)
+app.command()(following.logs)
+app.command()(examining.doctor)
 app.command()(data.emit)
 app.add_typer(data.state, name="state")
 app.add_typer(dead_letters.dlq, name="dlq")

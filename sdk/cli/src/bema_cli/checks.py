@@ -10,13 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
-import jsonschema_rs
-
-from bema.contract import steps, triggers
+from bema.contract import errors, steps, triggers
 from bema.contract.models import JsonSchema
 from bema.contract.steps import MAX_INLINE_BYTES, StepSpec
 from bema.discoveries import Discovery, Found, Problem
 from bema_cli import images
+from bema_runtime import schemas
 
 NEEDS_IMAGE = "it needs an image of your own"
 """Ends the message of each problem that an image solves."""
@@ -123,11 +122,9 @@ def _schemas(spec: StepSpec) -> Iterator[tuple[str, JsonSchema]]:
 
 def _schema_error(schema: JsonSchema) -> str | None:
     try:
-        jsonschema_rs.Draft202012Validator(schema)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-        at = "".join(f"/{part}" for part in getattr(error, "instance_path", None) or [])
-        text = getattr(error, "message", None) or str(error)
-        return f"at {at}: {text}" if at else text
+        schemas.compiled(schema)
+    except errors.StepInvalid as error:
+        return str(error)
     return None
 
 

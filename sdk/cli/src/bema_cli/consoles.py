@@ -47,16 +47,32 @@ def pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_row(*(Text(head, "bold") for head in heads))
-    for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+def wide() -> Console:
+    """For tables: a pipe has no width, so that nothing is cut."""
     console = out()
     if not console.is_terminal:
-        # A pipe has no width: nothing is cut.
         console.width = 10_000
-    console.print(grid)
+    return console
+
+
+def wrapped() -> Console:
+    """For what is drawn again and again: lines that are too long go on in the next one."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def grid(heads: Sequence[str], rows: Sequence[Sequence[str | Text]], *, right: Sequence[str] = ()) -> Table:
+    """A table without lines; the columns named in `right` are numbers."""
+    found = Table.grid(padding=(0, 2))
+    for head in heads:
+        found.add_column(justify="right" if head in right else "left")
+    found.add_row(*(Text(head, "bold") for head in heads))
+    for row in rows:
+        found.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return found
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
+    wide().print(grid(heads, rows))
 
 
 def confirm(question: str) -> None:
@@ -95,6 +111,9 @@ def failing(*, as_json: bool) -> Iterator[None]:
     """Turn an error of Bema into a message and exit code 1."""
     try:
         yield
+    except BrokenPipeError:
+        # Whoever read has had enough: `| head`. Not an error to tell.
+        raise
     except (errors.BemaError, OSError) as error:
         if as_json:
             write_json({"error": str(error)})

@@ -22,13 +22,24 @@ class Cleaner:
     """Sweeps an app, and says what a person should know."""
 
     def __init__(
-        self, js: JetStream, janitor: Janitor, stream: str, *, steps: Callable[[], Collection[str] | None]
+        self,
+        js: JetStream,
+        janitor: Janitor,
+        stream: str,
+        *,
+        steps: Callable[[], Collection[str] | None],
+        silent: Callable[[], Collection[str]] = tuple,
+        lock: asyncio.Lock | None = None,
     ) -> None:
         self._js = js
         self._janitor = janitor
         self._stream = stream
         self._steps = steps
         """Names of the Steps that are there; None when nobody knows."""
+        self._silent = silent
+        """Names of those that hear no events."""
+        self._lock = lock or asyncio.Lock()
+        """Held by whoever makes or removes consumers."""
         self._gone: dict[str, float] = {}
 
     async def run(self, say: Callable[[Event], None]) -> None:
@@ -38,13 +49,26 @@ class Cleaner:
                 report = await self._janitor.sweep()
                 for note in [*_of_level(report), *await self.remove_orphans(time.monotonic())]:
                     say(note)
+                await self.let_go()
             except errors.BrokerError:
                 # The broker starts again, which was said, or there is no stream yet.
                 pass
             await asyncio.sleep(retentions.SWEEP_SECONDS)
 
+    async def let_go(self) -> None:
+        """Remove the consumers of Steps that hear no events any more, as far as nothing waits in them or for them."""
+        async with self._lock:
+            if not await admin.stream_exists(self._js, self._stream):
+                return
+            for step in sorted(self._silent()):
+                await subscriptions.let_go(self._js, self._stream, step)
+
     async def remove_orphans(self, now: float) -> list[events.Note]:
         """Remove the consumers of Steps that have been gone for long: they hold the events of their topics."""
+        async with self._lock:
+            return await self._remove_orphans(now)
+
+    async def _remove_orphans(self, now: float) -> list[events.Note]:
         steps = self._steps()
         if steps is None:
             return []

@@ -14,6 +14,9 @@ from bema.ports.dead_letters import Page
 from bema.ports.rounds import Outcome, Result
 from bema_cli import apps, consoles
 
+LAST_CURSOR = 2**63 - 1
+"""The largest that there can be."""
+
 _HEADS = ("TIME", "STEP", "RUN", "TOPIC", "ATTEMPTS", "REASON", "LAST ERROR")
 _LINES = ("step", "run", "kind", "topic", "event", "source", "key", "reason", "attempts", "time", "edited", "trace")
 

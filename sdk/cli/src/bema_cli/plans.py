@@ -57,6 +57,11 @@ def names(plan: Plan) -> frozenset[str] | None:
     return None if plan.broken else frozenset(found.name for found in plan.steps)
 
 
+def silent(plan: Plan) -> frozenset[str]:
+    """The names of the Steps that hear no events, noops among them."""
+    return frozenset(found.name for found in plan.steps if not (found.step().spec.events or found.step().spec.states))
+
+
 def changes(running: Plan, wanted: Plan) -> list[str]:
     """Files whose Steps have to start, restart or stop. One that is broken now is no reason: it goes on."""
     changed = [file for file, digest in wanted.prints.items() if running.prints.get(file) != digest]

@@ -98,15 +98,15 @@ def _overview(ready: events.Ready, *, framed: bool) -> RenderableType:
     return Group(Text(title), table, foot)
 
 
-def record(fields: Mapping[str, Any]) -> Iterator[Text]:
-    """A log record as a line, with its traceback below it."""
+def record(fields: Mapping[str, Any], *, source: str | None = None, style: str = "cyan") -> Iterator[Text]:
+    """A log record as a line, with its traceback below it. `source`: who said it; its Step, if that is not given."""
     level = str(fields.get("level", "INFO"))
     line = Text.assemble(
-        (_clock(str(fields.get("time", ""))), "dim"),
+        (clock(str(fields.get("time", ""))), "dim"),
         " ",
         (f"{level:<7}", _LEVELS.get(level, "")),
         " ",
-        (f"{fields.get('step', '-')}", "cyan"),
+        (source or f"{fields.get('step', '-')}", style),
         " ",
         str(fields.get("message", "")),
     )
@@ -124,9 +124,11 @@ def record(fields: Mapping[str, Any]) -> Iterator[Text]:
         yield Text(str(fields["error"]), "red")
 
 
-def _clock(time: str) -> str:
+def clock(time: str) -> str:
+    """The time of day here, with the day where it is not today."""
     try:
-        moment = datetime.datetime.fromisoformat(time)
+        moment = datetime.datetime.fromisoformat(time).astimezone()
     except ValueError:
         return time
-    return moment.astimezone().strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
+    day = "" if moment.date() == datetime.datetime.now().astimezone().date() else moment.strftime("%m-%d ")
+    return day + moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"

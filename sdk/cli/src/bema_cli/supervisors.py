@@ -109,6 +109,8 @@ class Supervisor:
         self._stale = False
         self._working: asyncio.Task[None] | None = None
         self._cleaning: asyncio.Task[None] | None = None
+        self._ensuring = asyncio.Lock()
+        """Held while consumers are made or removed."""
 
     async def run(self) -> int:
         """Work until a signal says stop; the exit code. Raises `BemaError` for what keeps it from starting."""
@@ -174,7 +176,14 @@ class Supervisor:
         stream = bindings.app_stream(Owner(namespace=self._settings.app), installation).name
         js = JetStream(connection)
         janitor = Janitor(js, stream, retentions.of_installation(installation))
-        return janitors.Cleaner(js, janitor, stream, steps=lambda: plans.names(self._plan))
+        return janitors.Cleaner(
+            js,
+            janitor,
+            stream,
+            steps=lambda: plans.names(self._plan),
+            silent=lambda: plans.silent(self._plan),
+            lock=self._ensuring,
+        )
 
     async def _handle(self, message: _Message) -> None:
         match message:
@@ -303,9 +312,10 @@ class Supervisor:
         assert self._connection is not None
         js = JetStream(self._connection)
         stream = bindings.app_stream(Owner(namespace=self._settings.app), self._installation())
-        await admin.ensure_stream(js, stream)
-        for binding in plan.bindings.values():
-            await subscriptions.ensure(js, binding)
+        async with self._ensuring:
+            await admin.ensure_stream(js, stream)
+            for binding in plan.bindings.values():
+                await subscriptions.ensure(js, binding)
 
     def _write(self, plan: Plan) -> list[Path]:
         folder = self._workspace.bindings

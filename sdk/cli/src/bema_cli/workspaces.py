@@ -125,7 +125,8 @@ class Workspace:
         if record is None or not processes.is_alive(record.supervisor.identity):
             raise NotRunning(
                 f"expected `bema dev` to run in {self.folder}, found none; start it there, name its folder with "
-                "--dir, or name a server with --nats URL --app NAME"
+                "--dir, or name a server with --nats URL --app NAME; `bema emit`, `state` and `dlq` work on `bema dev` "
+                "for now, not on a cluster"
             )
         return record
 

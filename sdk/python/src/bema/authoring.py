@@ -151,9 +151,9 @@ class State(Protocol):
     ) -> None:
         """Write a value: JSON, or a pydantic model.
 
-        `ttl`: seconds from now after which it goes away by itself, silently; 1 or more. A later `set` without it makes
-        the value stay, an `update` keeps the time. `if_revision`: the revision that must be there, 0 for none; raises
-        `RevisionConflict` at once when it is not.
+        `ttl`: seconds from the commit on after which it goes away by itself, silently; 1 or more. A later `set` without
+        it makes the value stay, an `update` keeps the time. `if_revision`: the revision that must be there, 0 for none;
+        raises `RevisionConflict` at once when it is not.
         """
         ...
 
@@ -185,7 +185,8 @@ class State(Protocol):
         ...
 
     async def groups(self) -> Sequence[str]:
-        """The groups that hold something, in order. Not guarded, and may lag behind others."""
+        """The groups that hold something, in order, the run's own writes laid over. Not guarded, and may lag behind
+        others."""
         ...
 
     async def clear(self, group: str) -> int:

@@ -97,7 +97,7 @@ def _function(module: ModuleType, file: str) -> Callable[..., Any] | None:
     function = getattr(module, "handler", None)
     if function is not None and (not callable(function) or isinstance(function, type)):
         raise errors.StepInvalid(f"{file}: expected a function named `handler`, found {_found(module, 'handler')}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    if _yields(function):
         raise errors.StepInvalid(f"{file}: expected a handler that does its work when called, found one with `yield`")
     return function
 
@@ -238,7 +238,9 @@ def spec_of(handler: Handler, code: Mapping[str, Any]) -> StepSpec:
     """The spec of a loaded Step file, with `code` as its source. Raises `StepInvalid`, a line per problem."""
     config = {key: value for key, value in handler.config.items() if key != "name"}
     if isinstance(config.get("triggers"), list | tuple):
-        config["triggers"] = [_plain_trigger(handler, trigger) for trigger in config["triggers"]]
+        config["triggers"] = [
+            _plain_trigger(handler, trigger, number) for number, trigger in enumerate(config["triggers"])
+        ]
     if isinstance(config.get("emits"), list | tuple):
         config["emits"] = [_plain_schemas(handler, emit, ("schema",)) for emit in config["emits"]]
     if handler.function is not None:
@@ -248,7 +250,7 @@ def spec_of(handler: Handler, code: Mapping[str, Any]) -> StepSpec:
     return parse_spec(config, where=handler.file)
 
 
-def _plain_trigger(handler: Handler, trigger: Any) -> Any:
+def _plain_trigger(handler: Handler, trigger: Any, number: int) -> Any:
     """A trigger with models replaced by their schemas, and the handler's own annotation where the config has none."""
     if not isinstance(trigger, Mapping):
         return trigger
@@ -256,7 +258,12 @@ def _plain_trigger(handler: Handler, trigger: Any) -> Any:
     for kind, member in trigger.items():
         member = _plain_schemas(handler, member, ("input", "body", "query", "condition"))
         if isinstance(member, dict) and callable(condition := member.get("condition")):
-            _check_condition(handler, condition)
+            where = f"{handler.file}: triggers[{number}].{kind}.condition"
+            check_condition(condition, where=where)
+            if inspect.iscoroutinefunction(condition) and not handler.is_async:
+                raise errors.StepInvalid(
+                    f"{where}: expected a plain function for the condition of a plain handler, found an `async def`"
+                )
             member["condition"] = {"$comment": FUNCTION}
         if isinstance(member, dict) and isinstance(responses := member.get("responses"), Mapping):
             member["responses"] = _plain_schemas(handler, responses, tuple(responses))
@@ -270,22 +277,32 @@ def _plain_trigger(handler: Handler, trigger: Any) -> Any:
     return plain
 
 
-def _check_condition(handler: Handler, condition: Callable[..., Any]) -> None:
-    """Raises `StepInvalid` for a function that cannot be called with input and context, or that nobody would await."""
-    parameters = inspect.signature(condition).parameters.values()
-    required = [
+def check_condition(condition: Any, *, where: str) -> None:
+    """Raises `StepInvalid` for what cannot be called with input and context, or whose answer says nothing."""
+    expected = f"{where}: expected a function condition(input, ctx)"
+    if isinstance(condition, type):
+        raise errors.StepInvalid(f"{expected} or a model, found the type {condition.__name__}")
+    if any(map(_yields, (condition, getattr(condition, "__call__", None)))):  # noqa: B004 — it is asked what it is
+        raise errors.StepInvalid(f"{expected} that says yes or no when called, found one with `yield`")
+    try:
+        parameters = inspect.signature(condition).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise errors.StepInvalid(f"{expected}, found {_name(condition)}, which does not tell its parameters") from error
+    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
+    named = [parameter.name for parameter in required if parameter.kind is parameter.KEYWORD_ONLY]
+    if named:
+        raise errors.StepInvalid(f"{expected}, found the keyword {named[0]!r} without a default")
+    positional = [
         parameter.name
-        for parameter in parameters
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in required
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
-    if len(required) > 2:
-        found = ", ".join(required)
-        raise errors.StepInvalid(f"{handler.file}: expected a condition(input, ctx), found one of ({found})")
-    if inspect.iscoroutinefunction(condition) and not handler.is_async:
-        raise errors.StepInvalid(
-            f"{handler.file}: expected a plain function for the condition of a plain handler, found an `async def`"
-        )
+    if len(positional) > 2:
+        raise errors.StepInvalid(f"{expected}, found one of ({', '.join(positional)})")
+
+
+def _yields(function: Any) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _batch_item(handler: Handler) -> Any:

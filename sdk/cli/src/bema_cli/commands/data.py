@@ -29,6 +29,7 @@ def emit(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """Send an event, and print its id."""
@@ -66,6 +67,7 @@ def state_get(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """Print a value; exit code 1 when there is none."""
@@ -92,6 +94,7 @@ def state_list(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """List the entries of a group, by key."""

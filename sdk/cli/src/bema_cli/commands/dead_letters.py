@@ -35,10 +35,13 @@ def dlq_list(
     until: options.Until = None,
     error: options.Error = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Dead letters at most.")] = 100,
-    cursor: Annotated[int, typer.Option("--cursor", min=0, help="Where the page before ended, as it says.")] = 0,
+    cursor: Annotated[
+        int, typer.Option("--cursor", min=0, max=letters.LAST_CURSOR, help="Where the page before ended, as it says.")
+    ] = 0,
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """List dead letters, the oldest first."""
@@ -60,6 +63,7 @@ def dlq_show(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """Show a dead letter: its event, and the errors of its attempts."""
@@ -82,6 +86,7 @@ def dlq_edit(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """Replace the data of a dead letter. It stays one; everything else of it is kept."""
@@ -120,6 +125,7 @@ def dlq_redrive(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """Send the events of dead letters again, each as a run of its own: one, several, or all that are meant."""
@@ -155,6 +161,7 @@ def dlq_discard(
     folder: options.Dir = Path(),
     nats: options.Nats = None,
     app: options.App = None,
+    cluster: options.DevOnly = None,
     as_json: options.Json = False,
 ) -> None:
     """Remove dead letters for good: one, several, or all that are meant."""

@@ -7,10 +7,12 @@ bounds in the old spelling. Unknown keys are not forbidden but pruned, or refuse
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from bema.contract import names, rules, statuses
+from bema.contract import names, rules, statuses, versions
 from bema.contract.models import Model
 from bema.contract.statuses import StepStatus
 from bema.contract.steps import StepSpec
@@ -57,20 +59,33 @@ def step() -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{names.API_GROUP}"},
-        "spec": {
-            "group": names.API_GROUP,
-            "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "plural": PLURAL,
-                "singular": KIND.lower(),
-                "shortNames": ["stp"],
-                "categories": ["bema"],
-            },
-            "scope": "Namespaced",
-            "versions": [_version()],
+        "metadata": {
+            "name": f"{PLURAL}.{names.API_GROUP}",
+            "annotations": {names.ANNOTATION_VERSION: versions.VERSION, names.ANNOTATION_SCHEMA: digest()},
         },
+        "spec": _spec(),
+    }
+
+
+def digest() -> str:
+    """Tells this CRD from one of another version of Bema. The API server keeps a schema in a form of its own, so that
+    what it has cannot be compared with ours; an annotation can."""
+    return hashlib.sha256(json.dumps(_spec(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _spec() -> dict[str, Any]:
+    return {
+        "group": names.API_GROUP,
+        "names": {
+            "kind": KIND,
+            "listKind": f"{KIND}List",
+            "plural": PLURAL,
+            "singular": KIND.lower(),
+            "shortNames": ["stp"],
+            "categories": ["bema"],
+        },
+        "scope": "Namespaced",
+        "versions": [_version()],
     }
 
 

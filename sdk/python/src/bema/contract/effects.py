@@ -29,8 +29,11 @@ class SetState:
     group: str
     key: str
     value: bytes
+    ttl: float | None = None
+    """Seconds from its commit on, after which it goes away by itself; None for never, and where `expires` says it."""
     expires: float | None = None
-    """Unix time at which it goes away by itself; None for never."""
+    """Unix time by the broker's clock at which it goes away by itself, of a value that had one before it was changed;
+    None for never."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,9 @@ OMITTED = "Bema-Omitted"
 """On a dead letter whose data was too large to be kept: the sequence of the event in the stream."""
 DELETED = "Bema-Deleted"
 """On a message that stands for something that was removed: a key of the state, a dead letter, a timer, an id."""
+EXPIRES = "Bema-Expires"
+"""On a value of the state that was changed after it was given a lifetime: the Unix time at which that ends, by the
+broker's clock. The broker itself counts whole seconds from each change."""
 EMITTED = "Bema-Emitted"
 """On an event with an id of the user's: the producer's run and the number of the emit. The user may use the id again
 once its window is over; this tells the two events apart."""

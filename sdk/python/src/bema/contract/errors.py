@@ -67,9 +67,12 @@ class NonRetryable(HandlerError):
 
 
 class RetryAfter(HandlerError):
-    """Try again after `seconds`, in place of the policy's delay. Counts as an attempt."""
+    """Try again after `seconds`, in place of the policy's delay, 366 days at most. Counts as an attempt. Raises
+    `TimeInvalid` for what is no time from 0 on."""
 
     def __init__(self, seconds: float, reason: str = "") -> None:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+            raise TimeInvalid(f"RetryAfter: expected seconds from 0 on, found {seconds!r}")
         super().__init__(reason or f"retry after {seconds:g} s")
         self.seconds = seconds
 

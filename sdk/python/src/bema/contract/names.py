@@ -51,6 +51,10 @@ ANNOTATION_HASH = "bema.dev/hash"
 """On everything that is made for a Step: which manifest was applied last."""
 ANNOTATION_ADOPT_STREAM = "bema.dev/adopt-stream"
 """On a namespace, by a person: the uid of the namespace before, whose stream this one takes over."""
+ANNOTATION_VERSION = "bema.dev/version"
+"""On the CRD: the version of Bema that it is of."""
+ANNOTATION_SCHEMA = "bema.dev/schema"
+"""On the CRD: a digest of its schema, by which `bema` tells whether it is the one that it knows."""
 
 ENV_JOB_NAME = "BEMA_JOB_NAME"
 ENV_NATS_URL = "BEMA_NATS_URL"
@@ -240,6 +244,15 @@ def retry_prefix(root: str, step: str) -> str:
     return f"{root}.retry.{step}."
 
 
+def retry_of(root: str, subject: str) -> tuple[str, str]:
+    """Step and run of a retry's subject. Raises `NameInvalid` for any other subject."""
+    prefix = f"{root}.retry."
+    parts = subject.removeprefix(prefix).split(".")
+    if not subject.startswith(prefix) or len(parts) != 2:
+        raise errors.NameInvalid(f"expected a retry's subject below {prefix}, found {subject!r}")
+    return parts[0], parts[1]
+
+
 def timer(root: str, timer_id: str) -> str:
     return f"{root}.timer.{encode(timer_id, what='timer id')}"
 
@@ -250,6 +263,11 @@ def timers(root: str) -> str:
 
 def retry_timer(root: str, step: str, run: str) -> str:
     return f"{root}.timer.retry.{step}.{run}"
+
+
+def retry_timers(root: str, step: str) -> str:
+    """Every retry of a Step that waits for its time."""
+    return f"{root}.timer.retry.{step}.>"
 
 
 def state(root: str, group: str, key: str) -> str:

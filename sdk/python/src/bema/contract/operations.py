@@ -1,12 +1,14 @@
 """Changes to one JSON value: set, merge, increment, decrement, append, remove, at a path inside it. Pure.
 
 A path is a list of keys and indexes, or the same with dots (`"items.0.quantity"`); empty means the value itself.
-Objects that a path leads through and that do not exist are created; lists are never grown by a path.
+Objects that a path leads through and that do not exist are created; lists are never grown by a path. Digits between
+dots are an index only as one writes a number: `01234` is a key.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +17,9 @@ from typing import Any
 from bema.contract import errors
 
 Path = str | Sequence[str | int]
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,14}")
+"""Text that is the same again after it was a number, in any language."""
 
 
 class Operator(StrEnum):
@@ -38,7 +43,7 @@ class Operation:
 def _parts(path: Path) -> tuple[str | int, ...]:
     if not isinstance(path, str):
         return tuple(path)
-    return tuple(int(part) if part.isascii() and part.isdigit() else part for part in path.split(".")) if path else ()
+    return tuple(int(part) if _INDEX.fullmatch(part) else part for part in path.split(".")) if path else ()
 
 
 def set(path: Path, value: Any) -> Operation:

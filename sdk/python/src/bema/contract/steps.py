@@ -259,6 +259,15 @@ class StepSpec(Model):
         return [trigger.state for trigger in self.triggers if trigger.state is not None]
 
     @property
+    def pods(self) -> int | None:
+        """How many pods are to run all the time; None for a Step without any: a noop, or one that a schedule starts."""
+        if not self.triggers or self.crons:
+            return None
+        if self.suspend:
+            return 0
+        return self.scaling.min_replicas if self.replicas is None else self.replicas
+
+    @property
     def kinds(self) -> list[Kind]:
         """The kinds of its triggers, each once, in order of first use."""
         return list(dict.fromkeys(trigger.kind for trigger in self.triggers))

@@ -13,7 +13,7 @@ The answers to questions, where `value` is bytes (see `codings`) or null:
 
     state.get     {group, key}                                 [value, revision, expires]
     state.list    {group, prefix, limit, cursor, own, gone}    [[[key, [value, revision, expires]], …], cursor]
-    state.groups  {}                                           [group, …]
+    state.groups  {own, gone}                                  [group, …]
     heartbeat     {}                                           the new deadline
 """
 

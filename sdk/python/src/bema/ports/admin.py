@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,13 @@ async def ensure_stream(js: JetStream, stream: AppStream, *, adopt: str = "") ->
     return False
 
 
+async def is_owned(js: JetStream, stream: AppStream) -> bool:
+    """Whether the stream is there, and is this owner's."""
+    found = await _stream_info(js, stream.name)
+    metadata = (found["config"].get("metadata") or {}) if found is not None else {}
+    return found is not None and all(metadata.get(key, "") == value for key, value in stream.metadata.items())
+
+
 def _check_owner(stream: AppStream, found: Mapping[str, str]) -> None:
     for key, expected in stream.metadata.items():
         if found.get(key, "") != expected:
@@ -137,6 +145,12 @@ async def _stream_info(js: JetStream, name: str) -> Any | None:
 async def stream_created(js: JetStream, name: str) -> str:
     """When the stream was made, RFC 3339: another time after a reinstall."""
     return (await stream_state(js, name)).created
+
+
+async def hear_clock(js: JetStream, name: str) -> None:
+    """Ask what time it is by the clock of a stream's leader. Without an answer, what was known holds."""
+    with contextlib.suppress(errors.BrokerError):
+        await js.api(f"STREAM.INFO.{name}")
 
 
 async def stream_state(js: JetStream, name: str) -> StreamState:
@@ -208,6 +222,16 @@ async def ensure_consumer(js: JetStream, stream: str, consumer: Consumer, *, sta
             return
     endpoint = f"CONSUMER.CREATE.{stream}.{consumer.durable}"
     await js.api(endpoint, {"stream_name": stream, "config": wanted, "action": "" if found else "create"})
+
+
+async def narrow_consumer(js: JetStream, stream: str, durable: str, subjects: Sequence[str]) -> None:
+    """Have a consumer hear these subjects alone: what else waits in it is let go. Nothing there is no error."""
+    found = await consumer_info(js, stream, durable)
+    if found is not None and sorted(filters(found["config"])) != sorted(subjects):
+        wanted = {**found["config"], "filter_subjects": list(subjects)}
+        wanted.pop("filter_subject", None)
+        endpoint = f"CONSUMER.CREATE.{stream}.{durable}"
+        await js.api(endpoint, {"stream_name": stream, "config": wanted, "action": "update"})
 
 
 async def _start(js: JetStream, stream: str, consumer: Consumer) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from bema.contract import errors
+from bema.ports.clocks import Clock
 
 log = logging.getLogger(__name__)
 
@@ -197,8 +198,7 @@ class Connection:
         self._closing = False
         self._replies: _Replies | None = None
         self._listeners: list[Callable[[], None]] = []
-        self.skew = 0.0
-        """How far the server's clock is ahead of the one here, in seconds, when it was last heard."""
+        self.clock = Clock()
         self.losses = 0
         """How often the connection was lost. Between two losses the broker stays the same."""
         self._known: int | None = None

@@ -1,5 +1,6 @@
-"""The janitor of one app: records floors, purges what nobody needs any more, sets stuck timers again, and tells
-everybody how full the storage is. Run by the operator and by `bema dev`; what to do is decided in `bema.contract`.
+"""The janitor of one app: records floors, purges what nobody needs any more, tells everybody how full the storage is,
+and sees to timers that are there though their time is over. Run by the operator and by `bema dev`; what to do is
+decided in `bema.contract`.
 
     look → record the floors → purge what is old → nearly full: purge what is settled, too → tell the level → timers
 
@@ -42,7 +43,9 @@ class Report:
     purged: Counter[str] = field(default_factory=Counter)
     """Messages by what they were."""
     timers: int = 0
-    """Timers that were set again."""
+    """Timers that were overdue and set again."""
+    leftovers: int = 0
+    """Timers that had fired and were still there: removed."""
     quota: Quota = field(default_factory=Quota)
     before: Level = Level.NORMAL
     """The level that was told before."""
@@ -80,7 +83,8 @@ class Janitor:
             state = await admin.stream_state(self._js, self._stream)
         report.quota = Quota(self._level(state, report), state.bytes, self._kept.storage_bytes, now)
         await self._tell(report.quota)
-        report.timers = await self._timers.fire(now)
+        late = await self._timers.settle(now)
+        report.timers, report.leftovers = late.again, late.leftovers
         return report
 
     def _level(self, state: StreamState, report: Report) -> Level:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import datetime
 import json
 import secrets
 import time
@@ -48,6 +47,8 @@ ROLLUP = "Nats-Rollup"
 TTL = "Nats-TTL"
 SCHEDULE = "Nats-Schedule"
 SCHEDULE_TARGET = "Nats-Schedule-Target"
+SCHEDULER = "Nats-Scheduler"
+"""On what the server has sent for a schedule: the schedule's subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,11 @@ class JetStream:
     async def api(self, endpoint: str, request: Mapping[str, Any] | None = None, *, timeout: float = 5.0) -> Any:
         """One call of the JetStream API. Raises `BrokerRefused` with the server's code, or `BrokerUnavailable`."""
         body = json.dumps(request).encode() if request is not None else b""
+        asked = time.monotonic()
         answer = await self.connection.request(f"$JS.API.{endpoint}", body, timeout=timeout)
         result = _result(answer)
         if "ts" in result:
-            self.connection.skew = datetime.datetime.fromisoformat(result["ts"]).timestamp() - time.time()
+            self.connection.clock.hear(result["ts"], took=time.monotonic() - asked)
         return result
 
     async def get_last(self, stream: str, subject: str, *, timeout: float = 5.0) -> Stored | None:
@@ -95,6 +97,16 @@ class JetStream:
     async def get_next(self, stream: str, subject_filter: str, *, start: int = 1) -> Stored | None:
         """The first message from a sequence on that a filter matches, from the stream's leader, or None."""
         return await self._get(stream, {"next_by_subj": subject_filter, "seq": start})
+
+    async def get_all(self, stream: str, subject_filter: str) -> list[Stored]:
+        """Every message that a filter matches, from the stream's leader, with a request for each: for few of them,
+        where a copy that lags behind would do harm."""
+        found: list[Stored] = []
+        while (
+            stored := await self.get_next(stream, subject_filter, start=found[-1].sequence + 1 if found else 1)
+        ) is not None:
+            found.append(stored)
+        return found
 
     async def get_since(self, stream: str, time: str) -> Stored | None:
         """The first message stored at a time or later, RFC 3339, from the stream's leader, or None."""
@@ -129,6 +141,17 @@ class JetStream:
         request = {"filter": subject_filter, **({} if below is None else {"seq": below})}
         answer = await self.api(f"STREAM.PURGE.{stream}", request, timeout=PURGE_SECONDS)
         return int(answer["purged"])
+
+    async def delete(self, stream: str, sequence: int) -> bool:
+        """Remove the message with a sequence, and no other; whether it was there."""
+        try:
+            await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        except errors.BrokerRefused:
+            # The same code for whatever the reason is
+            if await self.get(stream, sequence) is not None:
+                raise
+            return False
+        return True
 
     async def scan(self, stream: str, subject_filter: str, *, start: int = 1) -> AsyncIterator[Stored]:
         """Every message that a filter matches, in order of sequence. It may lag behind writes."""

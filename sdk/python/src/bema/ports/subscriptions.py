@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from bema.contract import names
@@ -17,10 +18,20 @@ from bema.ports.admin import ConsumerState
 from bema.ports.jetstream import ROLLUP, JetStream, Outgoing
 
 
-async def ensure(js: JetStream, binding: Binding) -> list[str]:
-    """Make all consumers of a Step that hears events, or bring them up to date; let go of those of one that hears none,
-    and return the names of those removed. Those of partitions come first and leave last: while both are there, no
-    event of a topic that moves is without a hearer."""
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What a Step that hears no events any more still had."""
+
+    removed: list[str] = field(default_factory=list)
+    """Durables of its consumers that are gone now."""
+    kept: list[str] = field(default_factory=list)
+    """Of those that are still needed. Nobody tells when that ends: look again."""
+
+
+async def ensure(js: JetStream, binding: Binding) -> Leftovers:
+    """Make all consumers of a Step that hears events, or bring them up to date; let go of those of one that hears none.
+    Those of partitions come first and leave last: while both are there, no event of a topic that moves is without a
+    hearer."""
     stream, main = binding.stream.name, binding.consumer
     if main is None:
         return await let_go(js, stream, binding.step)
@@ -32,7 +43,7 @@ async def ensure(js: JetStream, binding: Binding) -> list[str]:
     await _watch(js, binding)
     if binding.ordered is None:
         await _take_back(js, binding, main)
-    return []
+    return Leftovers()
 
 
 async def _watch(js: JetStream, binding: Binding) -> None:
@@ -100,15 +111,34 @@ def _floor(info: Mapping[str, Any], last: int) -> int:
     return (last if idle else int(info["ack_floor"]["stream_seq"])) + 1
 
 
-async def let_go(js: JetStream, stream: str, step: str) -> list[str]:
-    """Remove the consumers of a Step that hears no events any more; the names of those removed. One that still holds
-    events stays, for the Step may hear them again; an empty one would only make a later `deliverFrom` mean nothing."""
-    states = await admin.consumer_states(js, stream)
-    empty = [name for name, state in states.items() if admin.step_of(state) == step and state.backlog == 0]
-    for durable in empty:
-        await admin.delete_consumer(js, stream, durable)
+async def let_go(js: JetStream, stream: str, step: str) -> Leftovers:
+    """Remove the consumers of a Step that hears no events any more. One that still holds events stays, for the Step may
+    hear them again. So does the one that is to hear a retry which waits for its time, and from then on hears nothing
+    else: it must not gather what nobody takes. An empty one would only make a later `deliverFrom` mean nothing.
+
+    A run that is in hand may set a retry, and a retry may come, between two looks. So a consumer counts as empty if it
+    was that before the timers were looked at, and was given nothing meanwhile."""
+    root = names.root_of_stream(stream)
+    before = await _of_step(js, stream, step)
+    waits = bool(before) and await js.get_next(stream, names.retry_timers(root, step)) is not None
+    after = await _of_step(js, stream, step) if before else {}
+    left = Leftovers()
+    for durable, state in after.items():
+        if state.backlog or state != before.get(durable):
+            left.kept.append(durable)
+        elif waits and durable == names.durable(step):
+            await admin.narrow_consumer(js, stream, durable, [names.retry_filter(root, step)])
+            left.kept.append(durable)
+        else:
+            await admin.delete_consumer(js, stream, durable)
+            left.removed.append(durable)
     await unwatch(js, stream, step)
-    return empty
+    return left
+
+
+async def _of_step(js: JetStream, stream: str, step: str) -> dict[str, ConsumerState]:
+    states = await admin.consumer_states(js, stream)
+    return {durable: state for durable, state in states.items() if admin.step_of(state) == step}
 
 
 async def unwatch(js: JetStream, stream: str, step: str) -> None:

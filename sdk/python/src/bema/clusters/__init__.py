@@ -1,0 +1,1 @@
+"""Kubernetes as Bema sees it: kinds by name, and one generic call. Only this package imports `kubernetes`."""

@@ -1,0 +1,3 @@
+"""The version of Bema: all of its distributions carry the same."""
+
+VERSION = "0.1.0"
