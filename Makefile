@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 DISTRIBUTIONS := sdk/python runtime-image/python operator sdk/cli
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo dev test check unit integration facts e2e chaos mutants gen bench images cluster-up cluster-down demo-cluster clean
+.PHONY: help setup demo dev test check unit integration facts e2e chaos mutants gen bench images cluster-up cluster-down demo-cluster kind-demo clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -43,7 +43,7 @@ chaos: setup ## Break everything around a bank, 20,000 runs a time: ARGS="--seed
 mutants: setup ## Remove each rule of the protocol once, in a copy, and see its test go red
 	@$(BIN)/python -m tools.mutants $(ARGS)
 
-gen: setup ## Write the CRD, the JSON Schemas and the golden vectors from the contract
+gen: setup ## Write what is made from the code: CRD, JSON Schemas, golden vectors, reference
 	@$(BIN)/python -m tools.gen
 
 bench: setup ## Measure beside a bare client; writes bench/out/latest.json
@@ -60,6 +60,9 @@ cluster-down: setup ## Take it down without residue
 
 demo-cluster: setup ## The demo on a real Kubernetes, with inline code and from an image
 	@$(BIN)/python -m tools.demo cluster
+
+kind-demo: setup ## The same on a cluster of kind's (Linux, Docker, kind, root)
+	@$(BIN)/python -m tools.demo cluster --kind
 
 clean: ## Remove what was built and cached in this folder
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/out

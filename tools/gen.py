@@ -1,4 +1,5 @@
-"""Writes what is made from `bema.contract`: the CRD, JSON Schemas and golden vectors. `--check` only compares.
+"""Writes what is made from the code: the CRD, JSON Schemas and golden vectors from `bema.contract`, the reference, and
+Argo CD's patch from its script. `--check` only compares.
 
 python -m tools.gen [--check]
 """
@@ -19,7 +20,7 @@ from bema.contract import crds
 from bema.contract.bindings import Binding
 from bema.contract.models import Model
 from bema.contract.steps import StepSpec
-from tools import vectors
+from tools import argocd, references, vectors
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Generated from bema.contract; change the models and run `make gen`.\n"
@@ -31,6 +32,8 @@ def files() -> dict[str, str]:
         "crds/steps.yaml": HEADER + yaml.safe_dump(crds.step(), sort_keys=False, allow_unicode=True, width=120),
         "sdk/contract/schema/step.schema.json": _schema("step", StepSpec),
         "sdk/contract/schema/binding.schema.json": _schema("binding", Binding),
+        "deploy/argocd/argocd-cm.yaml": argocd.config_map(),
+        "docs/reference.md": references.page(),
     }
     for name, content in vectors.all_files().items():
         texts[f"sdk/contract/vectors/{name}.json"] = _json(content)

@@ -8,16 +8,23 @@ from typing import Any
 import yaml
 
 from tools.cluster import paths, stages
-from tools.cluster.clusters import Cluster
 from tools.images import catalogues
 from tools.images.builders import Built
+from tools.kubernetes import Kubernetes
 
 SYSTEM = "bema-system"
 ANNOTATION_ARCHIVE = "bema.dev/archive"
 IMAGES = ("runtime", "operator", "nats")
 
+_CLIENTS = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "clients-outside"},
+    "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]},
+}
 
-def install(cluster: Cluster) -> Built:
+
+def install(cluster: Kubernetes) -> Built:
     """Bring up Bema, or what has changed of it; the runtime's image."""
     built = {name: catalogues.build(name) for name in IMAGES}
     with stages.stage("images into the cluster"):
@@ -49,7 +56,12 @@ def manifests(built: dict[str, Built]) -> list[dict[str, Any]]:
     return sorted(items, key=lambda item: item["kind"] != "Namespace")
 
 
-def nats_url(cluster: Cluster) -> str:
+def let_in(cluster: Kubernetes, namespace: str) -> None:
+    """Let this machine reach the pods of a namespace, where the cluster's network enforces the Steps' policies."""
+    cluster.kubectl("--namespace", namespace, "apply", "-f", "-", input=json.dumps(_CLIENTS))
+
+
+def nats_url(cluster: Kubernetes) -> str:
     """The cluster's NATS, from the host."""
     address = cluster.kubectl("-n", SYSTEM, "get", "service", "nats", "-o", "jsonpath={.spec.clusterIP}")
     return f"nats://{address}:4222"

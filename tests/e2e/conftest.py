@@ -1,19 +1,30 @@
-"""A real Kubernetes for all e2e tests, and its logs where one of them fails."""
+"""A real Kubernetes for all e2e tests, and its logs where one of them fails. `CLUSTER=kind` asks for one of kind's."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
+from tools import kind_clusters
 from tools.cluster import clusters
+from tools.kubernetes import Kubernetes
+
+KIND = os.environ.get("CLUSTER") == "kind"
+NAME = os.environ.get("BEMA_E2E_CLUSTER") or "e2e"
+"""The cluster's name: two worktrees of one machine do not share one."""
+
+collect_ignore = ["test_cluster.py"] if KIND else []
+"""What is about the clusters of `tools.cluster`."""
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[clusters.Cluster]:
+def cluster() -> Iterator[Kubernetes]:
     """A cluster of this session's own, checked to be the one that it started."""
-    with clusters.running(os.environ.get("BEMA_E2E_CLUSTER") or "e2e") as running:
+    made: AbstractContextManager[Kubernetes] = kind_clusters.running(f"bema-{NAME}") if KIND else clusters.running(NAME)
+    with made as running:
         running.verify()
         yield running
 
@@ -23,6 +34,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """A machine that nobody can see must tell what happened: events, pods and component logs go into the report."""
     report = yield
     running = getattr(item, "funcargs", {}).get("cluster")
-    if report.failed and isinstance(running, clusters.Cluster):  # type: ignore[attr-defined]
+    if report.failed and running is not None:  # type: ignore[attr-defined]
         report.sections.append(("the cluster", running.dump_logs()))  # type: ignore[attr-defined]
     return report

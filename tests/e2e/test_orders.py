@@ -1,5 +1,6 @@
 """The orders example on a real Kubernetes: pods of every Step and of the broker deleted by force, nothing lost."""
 
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ STEPS = ("charge-payment", "create-order", "get-order", "notify-customer", "rese
 def said() -> str:
     """What `make demo-cluster` says, with a shorter file."""
     command = [sys.executable, "-m", "tools.demo", "cluster", "--name", "e2e-orders", "--orders", "200"]
+    command += ["--kind"] if os.environ.get("CLUSTER") == "kind" else []
     done = subprocess.run(
         command, cwd=paths.REPOSITORY, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL
     )

@@ -149,6 +149,7 @@ def test_these_fields_have_defaults() -> None:
         "scaling.minReplicas": 1,
         "scaling.targetDrainSeconds": 60,
         "suspend": False,
+        ".status": {"observedGeneration": -1},
     }
 
 

@@ -4,59 +4,10 @@ from typing import Any
 
 import pytest
 
-from bema.contract import steps
 from bema.contract.statuses import Reason
-from bema_operator import ownership, statuses
-from bema_operator.facts import Facts, Key, Problem, Subject, Subscription
-
-NOW = "2026-02-02T00:00:00Z"
-BEFORE = "2026-01-01T00:00:00Z"
-CODE: dict[str, Any] = {"entrypoint": "a.py", "image": "i"}
-EVENT: dict[str, Any] = {"event": {"topics": ["order.created", "order.paid"]}}
-API: dict[str, Any] = {"api": {"method": "POST", "path": "/orders"}}
-
-
-def subject(status: dict[str, Any] | None = None) -> Subject:
-    return Subject(key=Key("shop", "a"), uid="u", generation=3, created="", deleting=False, status=status or {})
-
-
-def spec(*triggers: dict[str, Any], **fields: Any) -> steps.StepSpec:
-    code = {"code": CODE} if triggers else {}
-    return steps.parse_spec({"triggers": list(triggers), **code, **fields}, where="test")
-
-
-def manifest(kind: str, replicas: int = 2) -> dict[str, Any]:
-    plain = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"}, "spec": {"replicas": replicas}}
-    return ownership.stamp(plain)
-
-
-def live(wanted: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = {"f:metadata": {"f:annotations": {}}, "f:spec": {}}
-    entry = {"manager": "bema-operator", "operation": "Apply", "fieldsV1": fields}
-    metadata = {**wanted["metadata"], "generation": 5, "managedFields": [entry]}
-    return {**wanted, "metadata": metadata, "status": status}
-
-
-DONE: dict[str, Any] = {
-    "observedGeneration": 5,
-    "replicas": 2,
-    "updatedReplicas": 2,
-    "readyReplicas": 2,
-    "availableReplicas": 2,
-}
-DEPLOYMENT = manifest("Deployment")
-
-
-def deployed(status: dict[str, Any], **changes: Any) -> Facts:
-    facts = Facts(
-        subject=subject(),
-        spec=spec(EVENT, API),
-        wanted=[DEPLOYMENT],
-        children=[live(DEPLOYMENT, status)],
-        subscription=Subscription(),
-        backlog=7,
-    )
-    return facts.with_(**changes)
+from bema_operator import statuses
+from bema_operator.facts import Facts, Problem, Subscription
+from tests.support.step_facts import API, BEFORE, DONE, EVENT, NOW, OVERDUE, deployed, live, manifest, spec, subject
 
 
 def conditions(facts: Facts) -> dict[str, tuple[str, str, str]]:
@@ -109,13 +60,6 @@ def test_a_noop_is_ready() -> None:
     }
 
 
-OVERDUE: dict[str, Any] = {
-    **DONE,
-    "availableReplicas": 0,
-    "conditions": [
-        {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "too slow"}
-    ],
-}
 QUOTA = 'pods "a-1" is forbidden: exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1'
 SECURITY = 'pods "a-1" is forbidden: violates PodSecurity "restricted:latest": hostPath volumes'
 
@@ -337,6 +281,7 @@ def test_what_is_not_acted_on(facts: Facts, reason: str, message: str) -> None:
         "Progressing": ("False", reason, message),
         "WorkloadReady": unknown,
         "SubscriptionReady": unknown,
+        "Stalled": ("True", reason, message),
     }
 
 

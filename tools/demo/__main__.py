@@ -46,7 +46,9 @@ def _run(chosen: argparse.Namespace) -> int:
         case "cluster":
             codes = tuple(cluster_demos.Code) if chosen.code == "both" else (cluster_demos.Code(chosen.code),)
             lines = orderfiles.load(chosen.file, chosen.orders)
-            chosen_cluster = cluster_demos.Options(lines, codes=codes, name=chosen.name, keep=chosen.keep)
+            chosen_cluster = cluster_demos.Options(
+                lines, codes=codes, name=chosen.name, keep=chosen.keep, kind=chosen.kind
+            )
             return 0 if cluster_demos.run(chosen_cluster) else 1
         case "file":
             sys.stdout.write(orderfiles.dump(list(orderfiles.generate(chosen.orders, seed=chosen.seed))))
@@ -65,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     cluster = commands.add_parser("cluster", help="on a test cluster, while pods are deleted by force")
     cluster.add_argument("--code", choices=("inline", "image", "both"), default="both", help="how code reaches pods")
     cluster.add_argument("--name", default="demo", help="the cluster's name (default: demo)")
-    cluster.add_argument("--keep", action="store_true", help="leave the cluster and the app up")
+    ending = cluster.add_mutually_exclusive_group()
+    ending.add_argument("--keep", action="store_true", help="leave the cluster and the app up")
+    ending.add_argument("--kind", action="store_true", help="on a new cluster of kind's, which needs Docker")
     for added in (dev, cluster):
         added.add_argument("--orders", type=int, help="send only so many lines of the file")
         added.add_argument("--file", type=Path, default=FILE, help="the file of orders")

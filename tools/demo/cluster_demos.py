@@ -13,9 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tools import installs
+from tools import installs, kind_clusters
 from tools.cluster import clusters, paths, stages
-from tools.cluster.clusters import Cluster
 from tools.cluster.errors import CommandFailed
 from tools.demo import audits, brokers, images, interruptions, providers, trials
 from tools.demo.brokers import Broker
@@ -26,6 +25,7 @@ from tools.demo.interruptions import Interruption
 from tools.demo.kube_apps import API_STEP, KubeApp
 from tools.demo.orderfiles import Line
 from tools.images.builders import Built
+from tools.kubernetes import Kubernetes
 
 FIRST_STRIKE = 0.1
 LAST_STRIKE = 0.7
@@ -54,6 +54,8 @@ class Options:
     folder: Path = paths.REPOSITORY / "examples" / "orders"
     keep: bool = False
     """Leave the cluster and the app up."""
+    kind: bool = False
+    """On a cluster of kind's, which is deleted at the end."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,18 @@ def run(options: Options) -> bool:
 
 
 @contextmanager
-def _cluster(options: Options) -> Iterator[Cluster]:
-    if options.keep:
+def _cluster(options: Options) -> Iterator[Kubernetes]:
+    if options.kind:
+        with kind_clusters.running(f"bema-{options.name}") as kind:
+            yield kind
+    elif options.keep:
         yield clusters.up(options.name)
     else:
         with clusters.running(options.name) as cluster:
             yield cluster
 
 
-def play(cluster: Cluster, runtime: Built, code: Code, options: Options) -> Result:
+def play(cluster: Kubernetes, runtime: Built, code: Code, options: Options) -> Result:
     """One trial, in a namespace of its own, and its outcome on standard output."""
     image = images.orders_image(cluster, runtime, options.folder) if code is Code.IMAGE else None
     app = KubeApp(cluster, f"orders-{code}-{secrets.token_hex(2)}")

@@ -6,14 +6,14 @@ import shutil
 from pathlib import Path
 
 from tools.cluster import paths, stages
-from tools.cluster.clusters import Cluster
 from tools.images import bases, builders, engines, wheels
 from tools.images.builders import Built
+from tools.kubernetes import Kubernetes
 
 ORDERS_IMAGE = "localhost/orders:dev"
 
 
-def orders_image(cluster: Cluster, runtime: Built, app: Path) -> str:
+def orders_image(cluster: Kubernetes, runtime: Built, app: Path) -> str:
     """The orders app as an image on the runtime's, in the cluster; its name."""
     engine = engines.find()
     base = bases.ensure(engine)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.cluster.clusters import Cluster
+from tools import installs
 from tools.demo.errors import DemoError
 from tools.installs import SYSTEM
+from tools.kubernetes import Kubernetes
 
 CONFIG_MAP = "orders"
 API_STEP = "create-order"
@@ -23,7 +24,7 @@ API_STEP = "create-order"
 class KubeApp:
     """An app of a namespace that is ours alone."""
 
-    cluster: Cluster
+    cluster: Kubernetes
     namespace: str
 
     def create(self, folder: Path, *, image: str | None, payment_url: str) -> None:
@@ -31,6 +32,7 @@ class KubeApp:
         self.cluster.kubectl("create", "namespace", self.namespace)
         restricted = "pod-security.kubernetes.io/enforce=restricted"
         self.cluster.kubectl("label", "namespace", self.namespace, restricted)
+        installs.let_in(self.cluster, self.namespace)
         self._kubectl("create", "configmap", CONFIG_MAP, f"--from-literal=PAYMENT_URL={payment_url}")
         self._kubectl("apply", "-f", "-", input=_render(folder, image))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bema.contract import names
-from bema.contract.statuses import Reason
+from bema.contract.statuses import UNSEEN_GENERATION, Reason
 from bema.contract.steps import StepSpec
 from bema_operator import kinds, ownership
 
@@ -64,7 +64,7 @@ class Subject:
 
     @property
     def was_reconciled(self) -> bool:
-        return bool(self.status.get("observedGeneration"))
+        return bool(self.status.get("observedGeneration", UNSEEN_GENERATION) != UNSEEN_GENERATION)
 
     @property
     def stream_created(self) -> str:
@@ -181,6 +181,12 @@ class Rollout:
     @property
     def is_overdue(self) -> bool:
         return self.conditions.get("Progressing", {}).get("reason") == "ProgressDeadlineExceeded"
+
+    @property
+    def was_done(self) -> bool:
+        """Whether the latest template has run once as it should: Kubernetes then waits for nothing any more."""
+        reason = self.conditions.get("Progressing", {}).get("reason")
+        return self.observed and reason == "NewReplicaSetAvailable"
 
     @property
     def failure(self) -> str:

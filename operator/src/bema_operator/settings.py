@@ -19,10 +19,11 @@ class Settings:
     """Everything that the operator may be told."""
 
     namespace: str | None = None
-    """Serve this namespace only; None for all of them."""
+    """Serve this namespace only; by default all of them."""
 
     kubeconfig: str | None = None
-    """A kubeconfig file, for running outside a cluster. None: the pod's ServiceAccount. Nothing else is looked for."""
+    """A kubeconfig file, for running outside a cluster. By default the pod's ServiceAccount. Nothing else is
+    looked for."""
 
     nats_urls: tuple[str, ...] = ("nats://nats.bema-system.svc:4222",)
     """Where the operator finds NATS."""
@@ -34,7 +35,7 @@ class Settings:
     """The image of Steps whose code is inline."""
 
     image_pull_policy: str | None = None
-    """`imagePullPolicy` of Steps' containers; None leaves it to Kubernetes."""
+    """`imagePullPolicy` of Steps' containers; by default left to Kubernetes."""
 
     network_policies: bool = True
     """Whether a Step gets a NetworkPolicy: its own namespace and those labelled as clients may reach its pods."""
@@ -109,7 +110,7 @@ class Settings:
         )
 
 
-_ARGUMENTS: tuple[tuple[str, str, type], ...] = (
+ARGUMENTS: tuple[tuple[str, str, type], ...] = (
     ("namespace", "BEMA_NAMESPACE", str),
     ("nats_urls", "BEMA_NATS_URL", tuple),
     ("runtime_nats_urls", "BEMA_RUNTIME_NATS_URL", tuple),
@@ -134,6 +135,13 @@ _ARGUMENTS: tuple[tuple[str, str, type], ...] = (
 )
 """Field, environment variable, type. The option is the field's name with dashes; it wins over the variable."""
 
+FLAGS: tuple[tuple[str, str, str], ...] = (
+    ("memory_streams", "--memory-streams", "keep apps' streams in memory only"),
+    ("json_logs", "--text-logs", "log text for people"),
+    ("debug", "--debug", "log what was looked at, too"),
+)
+"""Field, the option that turns it into the opposite of its default, what the option does."""
+
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Settings from a command line and an environment. Exits with a usage message on what makes no sense.
@@ -142,10 +150,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """
     parser = argparse.ArgumentParser(prog="bema-operator", description="Turns Steps into running workloads.")
     parser.add_argument("--kubeconfig", help="run outside a cluster, with this kubeconfig file")
-    parser.add_argument("--text-logs", dest="json_logs", action="store_false", help="log text for people")
-    parser.add_argument("--memory-streams", action="store_true", help="keep apps' streams in memory only")
-    parser.add_argument("--debug", action="store_true", help="log what was looked at, too")
-    for field, variable, kind in _ARGUMENTS:
+    for field, option, text in FLAGS:
+        opposite = not getattr(Settings(), field)
+        parser.add_argument(option, dest=field, action="store_const", const=opposite, help=text)
+    for field, variable, kind in ARGUMENTS:
         default = environment.get(variable) or None
         parser.add_argument(f"--{field.replace('_', '-')}", default=default, type=_reader(kind), help=f"or ${variable}")
     found = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}

@@ -106,11 +106,13 @@ def _verdicts(facts: Facts, lost: str) -> Mapping[ConditionType, Verdict]:
         return _noop()
     workload = _workload(facts)
     subscription = _subscription(facts, lost)
+    stalled = _stalled(facts, workload, subscription)
     return {
         ConditionType.READY: _ready(workload, subscription),
         ConditionType.PROGRESSING: _progressing(facts, workload),
         ConditionType.WORKLOAD_READY: workload,
         ConditionType.SUBSCRIPTION_READY: subscription,
+        **({ConditionType.STALLED: stalled} if stalled else {}),
     }
 
 
@@ -132,6 +134,7 @@ def _all_stopped(problem: Problem) -> Mapping[ConditionType, Verdict]:
         ConditionType.PROGRESSING: refused,
         ConditionType.WORKLOAD_READY: unknown,
         ConditionType.SUBSCRIPTION_READY: unknown,
+        ConditionType.STALLED: _yes(problem.reason, problem.message),
     }
 
 
@@ -232,9 +235,34 @@ def _progressing(facts: Facts, workload: Verdict) -> Verdict:
     blocked = _not_applied(facts)
     if blocked is not None and blocked.reason is not Reason.ROLLING_OUT:
         return _no(blocked)
-    if rollout is not None and rollout.is_overdue:
+    if _is_stuck(rollout, workload):
         return Verdict(ConditionStatus.FALSE, workload.reason, workload.message)
     return Verdict(ConditionStatus.TRUE, Reason.ROLLING_OUT, _counts(rollout) if rollout else workload.message)
+
+
+_BY_ITSELF = frozenset({Reason.BROKER_UNAVAILABLE, Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ROLLING_OUT})
+"""What passes without anybody's doing."""
+
+_FALLEN = frozenset({Reason.IMAGE_PULL_FAILED, Reason.CRASH_LOOP, Reason.QUOTA_EXCEEDED, Reason.POD_SECURITY_REFUSED})
+"""What does not pass once a rollout has ended. During one, older pods may make room, and Kubernetes has a deadline. A
+pod that is not scheduled may wait for another node, one that is not ready for its broker."""
+
+
+def _is_stuck(rollout: Rollout | None, workload: Verdict) -> bool:
+    """Whether Kubernetes has given up, or would wait for ever: it has no deadline after a rollout's end."""
+    if rollout is None:
+        return False
+    return rollout.is_overdue or (rollout.was_done and workload.reason in _FALLEN)
+
+
+def _stalled(facts: Facts, workload: Verdict, subscription: Verdict) -> Verdict | None:
+    """What somebody has to act upon before the Step can be ready; None where it may come by itself."""
+    # Without a broker, pods may crash for that alone.
+    is_stuck = _not_applied(facts) is not None or (subscription.is_true and _is_stuck(facts.rollout, workload))
+    for part, counts in ((subscription, True), (workload, is_stuck)):
+        if counts and not part.is_true and part.reason not in _BY_ITSELF:
+            return _yes(part.reason, part.message)
+    return None
 
 
 def _unready(facts: Facts, rollout: Rollout) -> Problem:

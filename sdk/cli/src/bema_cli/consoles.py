@@ -33,9 +33,14 @@ def line(sign: str, style: str, text: str) -> Text:
     return Text.assemble((sign, style), " ", text)
 
 
+def write(text: str) -> None:
+    """Text on standard output in UTF-8, whatever the terminal's encoding and line ends are: it is for programs."""
+    typer.echo(text.encode("utf-8"), nl=False)
+
+
 def write_json(value: Any) -> None:
     """One JSON value on standard output, on one line."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 def pretty(value: Any) -> str:

@@ -44,7 +44,9 @@ async def _attempt(
 ) -> Discovery | Problem:
     """What one process finds; the problem of the file that kept it from telling."""
     command = [sys.executable, "-P", "-m", __name__, str(folder), *without]
-    fresh = {**env, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+    # With one seed, a set in a config is written in the same order each time.
+    own = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"}
+    fresh = {**env, **own}
     child = await processes.start(command, env=fresh, cwd=folder, capture_errors=True)
     reading = asyncio.ensure_future(child.communicate())
     try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import os
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import pydantic
 import yaml
@@ -19,6 +22,12 @@ API_VERSION = f"{names.API_GROUP}/{names.API_VERSION}"
 KIND = "Step"
 
 _SUFFIXES = (".step.yaml", ".step.yml")
+
+
+class Reader(StrEnum):
+    """Programs that read a manifest as more than YAML."""
+
+    HELM = "helm"
 
 
 class _Metadata(Model):
@@ -111,3 +120,30 @@ def write(objects: Iterable[dict[str, Any]]) -> str:
     return yaml.dump_all(
         list(objects), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9, explicit_start=True
     )
+
+
+def write_list(objects: Sequence[dict[str, Any]]) -> str:
+    """Objects as one object in JSON, on one line."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, ensure_ascii=False) + "\n"
+
+
+def escaped(text: str, reader: Reader | None) -> str:
+    """A text that a reader turns into the given one."""
+    match reader:
+        case None:
+            return text
+        case Reader.HELM:
+            # Nothing else begins an action of a Go template, and `}}` outside of one is text.
+            return text.replace("{{", '{{"{{"}}')
+        case _:
+            assert_never(reader)
+
+
+def save(text: str, file: Path) -> None:
+    """Write a file whole or not at all: with half of it in git, the other half's Steps would be deleted."""
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(text.encode("utf-8"))
+        fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)

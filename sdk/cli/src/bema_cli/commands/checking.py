@@ -35,9 +35,17 @@ def render(
     folder: options.Folder,
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the Steps.")] = None,
     image: options.Image = None,
+    reader: Annotated[
+        manifests.Reader | None,
+        typer.Option("--for", metavar="READER", help="`helm`: as a template of a chart, `{{` in code escaped."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write this file, only when all is well.", dir_okay=False),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write the Steps as Kubernetes manifests, for `kubectl apply -f -`."""
+    """Write the Steps as Kubernetes manifests, for `kubectl apply -f -` and for git."""
     findings = findings_of(folder, carries=image is None)
     if findings.problems:
         if as_json:
@@ -57,10 +65,13 @@ def render(
         )
         for found in findings.steps
     ]
-    if as_json:
-        consoles.write_json({"apiVersion": "v1", "kind": "List", "items": objects})
+    text = manifests.write_list(objects) if as_json else manifests.write(objects)
+    text = manifests.escaped(text, reader)
+    if output is None:
+        consoles.write(text)
     else:
-        typer.echo(manifests.write(objects), nl=False)
+        with consoles.failing(as_json=as_json):
+            manifests.save(text, output)
 
 
 def findings_of(folder: Path, *, carries: bool) -> Findings:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bema.contract import names, rules, versions
+from bema.contract import names, rules, statuses, versions
 from bema.contract.models import Model
 from bema.contract.statuses import StepStatus
 from bema.contract.steps import StepSpec
@@ -129,14 +129,14 @@ def _root() -> Schema:
 
 
 def _status() -> Schema:
-    """Without the enums of types and reasons, and without defaults: the next operator may bring another reason before
-    this CRD is replaced, and nobody writes a status by hand."""
+    """Without the enums of types and reasons: the next operator may bring another reason before this CRD is replaced.
+    Its one default is what everybody reads of a Step before an operator writes about it."""
     schema = structural(StepStatus)
     condition = schema["properties"]["conditions"]["items"]["properties"]
     for name in ("type", "reason"):
         del condition[name]["enum"]
         condition[name] |= {"minLength": 1, "maxLength": 316}
-    return schema
+    return {**schema, "default": {"observedGeneration": statuses.UNSEEN_GENERATION}}
 
 
 def structural(model: type[Model]) -> Schema:

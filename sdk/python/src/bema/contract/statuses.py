@@ -1,6 +1,8 @@
 """The status of a Step: what the operator found, in Kubernetes' own shape. Holds data; deciding is the operator's.
 
-Conditions are positive (`True` is good), except that `Progressing=True` says only that a change is under way.
+Conditions are positive (`True` is good), with two exceptions: `Progressing=True` says only that a change is under way,
+and `Stalled=True`, which is there only while it is so, is the word by which kstatus knows a failure. Whoever waits
+(Flux, Helm, Argo CD) sees the same: `Stalled` has failed, `Ready` is done, anything else is on its way.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ class ConditionType(StrEnum):
     """The Deployment or CronJob is as the Step wants it."""
     SUBSCRIPTION_READY = "SubscriptionReady"
     """The Step's consumer exists and hears its topics."""
+    STALLED = "Stalled"
+    """The Step will not be ready until somebody acts. Left out while that is not so."""
 
 
 class ConditionStatus(StrEnum):
@@ -87,6 +91,11 @@ class Reason(StrEnum):
     """Events wait on a topic that the Step is not to hear any more; the version before goes on until they are done."""
     APP_STREAM_OWNED = "AppStreamOwned"
     """The app's stream belongs to another installation or namespace; the message says how to adopt it."""
+
+
+UNSEEN_GENERATION = -1
+"""`observedGeneration` of a Step that no operator has looked at yet. A status without any would be taken for that of a
+kind that has none, and the Step for one that is done."""
 
 
 class Condition(Model):
