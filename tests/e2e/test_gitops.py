@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support import kstatuses
+from tests.support import diffs, kstatuses
 from tests.support.kstatuses import Result
 from tools.cluster import paths
 from tools.kubernetes import Kubernetes
@@ -113,7 +113,7 @@ def test_rendered_steps_are_stored_as_they_are_and_show_no_difference(space: Kub
     file.write_text(rendered(ORDERS, "--namespace", NAMESPACE), "utf-8")
     where = ("-f", str(file))
     space.kubectl("apply", "--server-side", *where)
-    assert space.kubectl("diff", "--server-side", *where) == ""
+    diffs.until_nothing_differs(space.kubectl, "--server-side", *where)
     assert set(space.kubectl("apply", "--server-side", *where).split()) >= {"serverside-applied"}
     wanted = {item["metadata"]["name"]: item["spec"] for item in yaml.safe_load_all(file.read_text("utf-8"))}
     for item in json.loads(space.kubectl("get", "-o", "json", *where))["items"]:

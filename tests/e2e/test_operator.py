@@ -16,7 +16,7 @@ import yaml
 from bema.contract import names
 from bema.ports import connections
 from bema.ports.jetstream import JetStream
-from tests.support import waits
+from tests.support import diffs, waits
 from tools import installs
 from tools.cluster import errors, paths
 from tools.cluster.clusters import Cluster
@@ -234,7 +234,7 @@ def test_a_second_apply_and_a_diff_change_nothing(space: Space) -> None:
     space.apply(manifest)
     space.wait_ready("orders")
     before = space.get("step", "orders") or {}
-    assert space.kubectl("diff", "-f", "-", input=yaml.safe_dump(manifest)) == ""
+    diffs.until_nothing_differs(space.kubectl, "-f", "-", input=yaml.safe_dump(manifest))
     space.apply(manifest)
     after = space.get("step", "orders") or {}
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
@@ -243,7 +243,7 @@ def test_a_second_apply_and_a_diff_change_nothing(space: Space) -> None:
     space.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=yaml.safe_dump(manifest))
     again = space.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump(manifest))
     assert "serverside-applied" in again
-    assert space.kubectl("diff", "--server-side", "-f", "-", input=yaml.safe_dump(manifest)) == ""
+    diffs.until_nothing_differs(space.kubectl, "--server-side", "-f", "-", input=yaml.safe_dump(manifest))
     # Nobody but the user has a part in it. kubectl does not show of its own accord who has.
     shown = json.loads(space.kubectl("get", "step", "orders", "--show-managed-fields", "-o", "json"))
     managers = {entry["manager"] for entry in shown["metadata"]["managedFields"] if "subresource" not in entry}
@@ -254,8 +254,10 @@ def test_a_server_side_diff_shows_nothing_after_a_reconcile(space: Space) -> Non
     manifest = yaml.safe_dump(step("orders", EVENT, API))
     space.kubectl("apply", "--server-side", "-f", "-", input=manifest)
     space.wait_ready("orders")
-    assert space.kubectl("diff", "--server-side", "-f", "-", input=manifest) == ""
-    assert space.kubectl("diff", "--server-side", "--field-manager=argocd-controller", "-f", "-", input=manifest) == ""
+    diffs.until_nothing_differs(space.kubectl, "--server-side", "-f", "-", input=manifest)
+    diffs.until_nothing_differs(
+        space.kubectl, "--server-side", "--field-manager=argocd-controller", "-f", "-", input=manifest
+    )
 
 
 DRIFTS: dict[str, tuple[str, ...]] = {
