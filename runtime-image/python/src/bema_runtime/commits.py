@@ -65,6 +65,8 @@ class Commit:
     """Emits, by number, whose id was used before: they are not sent."""
     revisions: dict[str, int] = field(default_factory=dict)
     """Subjects that must be new, where what is left of an older one was found: its sequence."""
+    sent: dict[str, list[Outgoing]] = field(default_factory=dict)
+    """Its messages in batches that were not confirmed, by the batch's id."""
     refusals: int = 0
     """How often the server has refused it, and nothing explained why."""
     subjects: set[str] = field(init=False)

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import logging
 import random
+import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from typing import Protocol
 
 from bema.contract import errors, names
 from bema.contract.effects import DeleteState, EmitEvent, SetState
-from bema.ports.jetstream import WRONG_SEQUENCE, JetStream, Outgoing, Stored
-from bema_runtime import batches, commits
+from bema.ports.jetstream import BATCH_ID, WRONG_SEQUENCE, JetStream, Outgoing, Stored
+from bema_runtime import batches, commits, wholes
 from bema_runtime.commits import Commit
 from bema_runtime.metrics import Metrics
 from bema_runtime.runs import Run
@@ -32,6 +33,8 @@ MAX_MESSAGES = 900
 MAX_BYTES = 4 * 1024 * 1024
 PATIENCE = 8
 """Tries of one run's batch, after which it goes on by itself, and holds up no others."""
+MOST_TRIES = 20
+"""Tries to store the rest of a commit that the server has stored in part, where it refuses what others have changed."""
 MOST_REFUSALS = 200
 """Refusals of one run's batch that nothing explains, after which it counts as one that can never be written. Some 80 s:
 many writers of one key may cost a run a few."""
@@ -178,8 +181,7 @@ class Committer:
             await self._commit_one(group[0])
             return
         try:
-            batch = await self._prepare(group)
-            await self._js.publish_batch(batch)
+            batch = await self._publish(group)
         except Exception as error:  # noqa: BLE001 - one run's fault must not become that of the others
             log.debug("A batch of %d runs was not stored (%s); sending them one by one", len(group), error)
             for commit in group:
@@ -217,8 +219,7 @@ class Committer:
     async def _try(self, commit: Commit) -> Result | None:
         """Send one run's batch once; None when it is to be sent again."""
         try:
-            batch = await self._prepare([commit])
-            await self._js.publish_batch(batch)
+            batch = await self._publish([commit])
         except errors.BrokerError as error:
             known = await self._ask_leader(commit, error)
             return known or self._refused(commit, error)
@@ -231,7 +232,7 @@ class Committer:
     def _refused(self, commit: Commit, error: errors.BrokerError) -> Result | None:
         """Count a refusal that nothing explains. The end of its run is a commit again: should a copy of this one have
         been stored after all, its marker tells."""
-        if not isinstance(error, errors.BrokerRefused) or error.code not in WRONG_SEQUENCE:
+        if not _is_wrong(error):
             return None
         commit.refusals += 1
         if commit.refusals == PATIENCE:
@@ -261,6 +262,7 @@ class Committer:
                 await asyncio.sleep(random.uniform(0.05, 0.2))
                 continue
             if len(ended) == len(commit.run.members):
+                await self._complete(commit)
                 return Committed()
             if ended:
                 return Overtaken(ended)
@@ -268,6 +270,53 @@ class Committer:
                 return Conflicted(moved)
             self._drop(commit, taken)
             return None
+
+    async def _complete(self, commit: Commit) -> None:
+        """Store what the server has left out of a batch that it has begun to store, if it has: one whose store becomes
+        full does that. Only this process can: nobody else knows what it was."""
+        missing: set[wholes.Key] | None = None
+        tries: list[tuple[str, list[Outgoing]]] = []
+        while commit.sent and not self._abandoning:
+            try:
+                missing = await self._missing(commit, missing, tries)
+                if not missing:
+                    return
+                if len(tries) in (0, MOST_TRIES):
+                    text = "The server has stored a part of a commit only; %s"
+                    then = (
+                        "storing the rest"
+                        if not tries
+                        else "the rest cannot be stored: somebody has changed what it is for"
+                    )
+                    log.critical(text, then, extra=commit.run.log_fields)
+                if len(tries) == MOST_TRIES:
+                    return
+                rest = [message for message in await self._prepare([commit]) if wholes.key(message) in missing]
+                tries.append((_batch_id(), rest))
+                await self._js.publish_batch(rest, id=tries[-1][0])
+                return
+            except errors.BrokerError as error:
+                log.debug("The rest of a commit was not stored (%s); trying again", error)
+                if tries and not _is_wrong(error):
+                    # Nothing but a refusal for a sequence counts: a full store takes its time
+                    tries = tries[-1:]
+                await asyncio.sleep(random.uniform(0.05, 0.5))
+
+    async def _missing(
+        self, commit: Commit, known: set[wholes.Key] | None, tries: Sequence[tuple[str, list[Outgoing]]]
+    ) -> set[wholes.Key]:
+        """What is missing of a commit; after a try to store the rest, what is missing of that."""
+        if known is None:
+            markers = await self._last([commits.marker_subject(run) for run in commit.run.members])
+            first = min(markers.values(), key=lambda stored: stored.sequence)
+            section = commit.sent.get(first.headers.get(BATCH_ID, ""))
+            return set() if section is None else await wholes.missing(self._js, self._stream, first, section)
+        if tries:
+            id, rest = tries[-1]
+            begun = await self._js.get_last(self._stream, rest[0].subject)
+            if begun is not None and begun.headers.get(BATCH_ID) == id:
+                return await wholes.missing(self._js, self._stream, begun, rest)
+        return known
 
     async def _ended(self, commit: Commit) -> tuple[Run, ...]:
         """The commit's runs that have an end."""
@@ -316,6 +365,19 @@ class Committer:
         found = await asyncio.gather(*(self._js.get_last(self._stream, subject) for subject in subjects))
         return {subject: stored for subject, stored in zip(subjects, found, strict=True) if stored is not None}
 
+    async def _publish(self, group: Sequence[Commit]) -> list[Outgoing]:
+        batch, id = await self._prepare(group), _batch_id()
+        try:
+            await self._js.publish_batch(batch, id=id)
+        except errors.BrokerError:
+            owners = {commits.marker_subject(run): commit for commit in group for run in commit.run.members}
+            owner = group[0]
+            for message in batch:
+                owner = owners.get(message.subject, owner)
+                owner.sent.setdefault(id, []).append(message)
+            raise
+        return batch
+
     async def _prepare(self, group: Sequence[Commit]) -> list[Outgoing]:
         """The batch as of now: what was not read is read here, and changed."""
         watched = self._watched()
@@ -324,6 +386,15 @@ class Committer:
             needs |= {subject for commit in group for subject in commit.written(watched)}
         found = await self._last(needs) if needs else {}
         return batches.together(group, found, now=self._js.connection.clock.now(), watched=watched)
+
+
+def _is_wrong(error: errors.BrokerError) -> bool:
+    """Whether the server refuses what expects another sequence."""
+    return isinstance(error, errors.BrokerRefused) and error.code in WRONG_SEQUENCE
+
+
+def _batch_id() -> str:
+    return secrets.token_hex(8)
 
 
 def _pause(tries: int) -> float:

@@ -181,13 +181,13 @@ class JetStream:
         """Store one message; its sequence. Raises `BrokerRefused`, `BrokerUnavailable` or `PayloadTooLarge`."""
         return await self._send(b"", message, "", timeout)
 
-    async def publish_batch(self, messages: Sequence[Outgoing], *, timeout: float = 5.0) -> int:
-        """Store all messages or none; the sequence of the last. Raises `BrokerRefused`, after which it *may* have
-        happened all the same (an earlier copy of the batch), or `BrokerUnavailable`, after which nobody knows; or
-        `PayloadTooLarge`, and nothing was sent."""
+    async def publish_batch(self, messages: Sequence[Outgoing], *, id: str = "", timeout: float = 5.0) -> int:
+        """Store all messages or none; the sequence of the last. `id` is the batch's, at most 64 characters. Raises
+        `BrokerRefused`, after which it *may* have happened all the same (an earlier copy of the batch), or
+        `BrokerUnavailable`, after which nobody knows; or `PayloadTooLarge`, and nothing was sent."""
         if len(messages) == 1:
             return await self.publish(messages[0], timeout=timeout)
-        batch = f"{BATCH_ID}: {secrets.token_hex(8)}\r\n{BATCH_SEQUENCE}: "
+        batch = f"{BATCH_ID}: {id or secrets.token_hex(8)}\r\n{BATCH_SEQUENCE}: "
         largest = self.connection.max_payload
         head = b"".join(
             [
