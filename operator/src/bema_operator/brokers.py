@@ -161,19 +161,16 @@ class Broker:
     async def _unheard(self, js: JetStream, key: Key, binding: Binding, discards: frozenset[str]) -> dict[str, int]:
         """Events that wait on topics which the Step is to hear no more: those that were there when it was first asked,
         or somebody who goes on sending would keep the Step as it is for ever."""
-        until = self._edited.get(key)
-        if until is None:
-            until = await admin.last_sequence(js, binding.stream.name)
-        waiting = await subscriptions.unheard(js, binding, until=until)
+        waiting = await subscriptions.unheard(js, binding, until=self._edited.get(key))
         given_up = {topic: count for topic, count in waiting.items() if topic in discards}
         for topic, count in given_up.items():
             text = "The Step gives up %d events that wait on %s, as its annotation says"
             log.warning(text, count, topic, extra={"app": key.namespace, "step": key.name})
         left = {topic: count for topic, count in waiting.items() if topic not in discards}
-        if left:
-            self._edited[key] = until
-        else:
+        if not left:
             self._edited.pop(key, None)
+        elif key not in self._edited:
+            self._edited[key] = await admin.last_sequence(js, binding.stream.name)
         return left
 
     async def release(self, key: Key, namespace_uid: str) -> bool:

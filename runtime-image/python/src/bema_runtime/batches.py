@@ -174,7 +174,6 @@ def _special(commit: Commit, effect: EmitEvent, found: Found, now: Moment) -> It
     root = run.binding.root
     message = _event(run, effect, now)
     emitted = names.emitted_event(run.id, effect.number)
-    timer = names.timer(root, commits.timer_id(run, effect))
     if effect.id is not None:
         message.headers[envelopes.EMITTED] = emitted
         subject = names.dedup(root, effect.topic, effect.id)
@@ -186,6 +185,7 @@ def _special(commit: Commit, effect: EmitEvent, found: Found, now: Moment) -> It
         return
     schedule = {SCHEDULE: f"@at {commits.timestamp(effect.at)}", SCHEDULE_TARGET: message.subject, ROLLUP: "sub"}
     message.headers |= schedule
+    timer = names.timer(root, commits.timer_id(run, effect))
     # Nobody else can mean a timer without an id of the user's
     expected = None if effect.id is None else _expected(commit, effect, timer, found)
     yield Outgoing(timer, message.data, message.headers, expected)

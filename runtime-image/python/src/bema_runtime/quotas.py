@@ -73,8 +73,9 @@ class Quotas:
     def refusal(self, effects: Sequence[Effect], watched: frozenset[str]) -> errors.AppStorageFull | None:
         """Why a run that was started from outside may not commit; None when it may. A write to a `watched` group of the
         state is told, and so adds an event."""
-        adds = any(isinstance(effect, EmitEvent) for effect in effects) or told(effects, watched)
-        if self.now.level is Level.NORMAL or not adds:
+        if self.now.level is Level.NORMAL:
+            return None
+        if not any(isinstance(effect, EmitEvent) for effect in effects) and not told(effects, watched):
             return None
         return errors.AppStorageFull(
             f"the app's storage is nearly full ({self.now}): expected room for the run's events, found none; nothing "

@@ -160,9 +160,7 @@ class Run:
 
     @property
     def timeout(self) -> float:
-        found = self.unit.binding.timeout_seconds
-        # An attempt may be of a kind that the Step is not started by any more
-        return found.get(self.kind) or max(found.values())
+        return self.unit.binding.timeout_seconds[self.kind]
 
     @property
     def log_fields(self) -> dict[str, object]:

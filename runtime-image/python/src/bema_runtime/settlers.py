@@ -102,9 +102,7 @@ class Settler:
         is no attempt of any of them."""
         self._lanes.leave(run)
         failure = end.failure or frames.Failure("Error", "the handler failed")
-        seconds = retries.delay(run.binding.retry, run.attempt, random.random())
-        if failure.retry_after is not None:
-            seconds = min(max(0.0, failure.retry_after), retries.LONGEST)
+        seconds = retries.pause(run.binding.retry, run.attempt, failure.retry_after, random.random())
         note_retry(run, failure, seconds)
         await self._schedule(run, seconds=seconds, attempt=run.attempt)
 

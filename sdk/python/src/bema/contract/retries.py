@@ -71,6 +71,11 @@ def delay(policy: RetryPolicy, attempt: int, chance: float) -> float:
     return float(min(capped * (1 + policy.jitter * (2 * chance - 1)), policy.max_seconds))
 
 
+def pause(policy: RetryPolicy, attempt: int, retry_after: float | None, chance: float) -> float:
+    """`delay`, unless the attempt itself has said after how many seconds it is to be tried again."""
+    return delay(policy, attempt, chance) if retry_after is None else min(max(0.0, retry_after), LONGEST)
+
+
 def next_action(
     policy: RetryPolicy, attempt: int, *, retryable: bool, retry_after: float | None, chance: float
 ) -> Retry | GiveUp:
@@ -79,5 +84,4 @@ def next_action(
         return GiveUp("NonRetryable")
     if attempt >= policy.max_attempts:
         return GiveUp("AttemptsExhausted")
-    seconds = delay(policy, attempt, chance) if retry_after is None else min(max(0.0, retry_after), LONGEST)
-    return Retry(seconds=seconds, attempt=attempt + 1)
+    return Retry(seconds=pause(policy, attempt, retry_after, chance), attempt=attempt + 1)

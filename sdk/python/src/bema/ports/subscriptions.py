@@ -6,6 +6,7 @@ others have not finished: what both hear is one run with one marker, so it is do
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -70,27 +71,36 @@ async def _start_of_moved(js: JetStream, binding: Binding, main: Consumer) -> in
     if moved:
         return _floor(found, last)
     # A topic that a Step hears from today on begins today, in order or not
-    return None if await _has_partitions(js, binding) else last + 1
+    return None if await _of_partitions(js, binding) else last + 1
 
 
-async def _has_partitions(js: JetStream, binding: Binding) -> bool:
-    durables = [consumer.durable for consumer in binding.ordered.consumers] if binding.ordered else []
-    found = [await admin.consumer_info(js, binding.stream.name, durable) for durable in durables]
-    return any(info is not None for info in found)
+def _partitions(binding: Binding) -> list[str]:
+    """The names of its partitions' consumers, whether it has them or not."""
+    return [names.durable(binding.step, partition) for partition in range(binding.partitions)]
+
+
+async def _of_partitions(js: JetStream, binding: Binding) -> list[Any]:
+    """What the server says of the consumers of its partitions. The first one is made first and leaves last: most Steps
+    have none, and cost one question."""
+    stream, (first, *others) = binding.stream.name, _partitions(binding)
+    found = await admin.consumer_info(js, stream, first)
+    if found is None:
+        return []
+    infos = await asyncio.gather(*(admin.consumer_info(js, stream, durable) for durable in others))
+    return [found, *(info for info in infos if info is not None)]
 
 
 async def _take_back(js: JetStream, binding: Binding, main: Consumer) -> None:
     """The Step hears nothing in order any more: its main consumer takes over what partitions still held. The first
     partition's consumer leaves last, so that whoever continues a half-done change finds it."""
     stream = binding.stream.name
-    durables = [names.durable(binding.step, partition) for partition in range(binding.partitions)]
-    if await admin.consumer_info(js, stream, durables[0]) is None:
+    if not await admin.consumer_exists(js, stream, names.durable(binding.step, 0)):
         return
     last = await admin.last_sequence(js, stream)
-    infos = [info for durable in durables if (info := await admin.consumer_info(js, stream, durable)) is not None]
+    infos = await _of_partitions(js, binding)
     waiting = [_floor(info, last) for info in infos if info["num_pending"] + info["num_ack_pending"]]
     await _ensure_from(js, stream, main, min(waiting, default=None))
-    for durable in reversed(durables):
+    for durable in reversed(_partitions(binding)):
         await admin.delete_consumer(js, stream, durable)
 
 
@@ -142,17 +152,19 @@ async def _of_step(js: JetStream, stream: str, step: str) -> dict[str, ConsumerS
     return {durable: state for durable, state in states.items() if admin.step_of(state) == step}
 
 
-async def unheard(js: JetStream, binding: Binding, *, until: int) -> dict[str, int]:
-    """Events up to a sequence that wait for the Step on topics which it is to hear no more, by topic."""
+async def unheard(js: JetStream, binding: Binding, *, until: int | None) -> dict[str, int]:
+    """Events that wait for the Step on topics which it is to hear no more, by topic; up to a sequence, if one is given.
+    Asks for the Step's own consumers: an app may have a thousand."""
     stream, root = binding.stream.name, binding.root
     heard = {topic for event in binding.events for topic in event.topics}
     found: Counter[str] = Counter()
-    for state in (await _of_step(js, stream, binding.step)).values():
-        for subject in state.filters if state.backlog else ():
+    main = await admin.consumer_info(js, stream, names.durable(binding.step))
+    for info in [*([main] if main is not None else []), *await _of_partitions(js, binding)]:
+        for subject in admin.filters(info["config"]) if info["num_pending"] + info["num_ack_pending"] else ():
             if not subject.startswith(names.events(root)[:-1]) or (topic := names.topic_of(root, subject)) in heard:
                 continue
-            waiting = await admin.count(js, stream, subject, start=state.ack_floor + 1)
-            later = await admin.count(js, stream, subject, start=until + 1) if waiting else 0
+            waiting = await admin.count(js, stream, subject, start=int(info["ack_floor"]["stream_seq"]) + 1)
+            later = await admin.count(js, stream, subject, start=until + 1) if waiting and until is not None else 0
             found[topic] += waiting - later
     return {topic: waiting for topic, waiting in sorted(found.items()) if waiting > 0}
 
