@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from tools import kind_clusters
+from tools import installs, kind_clusters
 from tools.cluster import clusters
 from tools.kubernetes import Kubernetes
 
@@ -27,6 +27,14 @@ def cluster() -> Iterator[Kubernetes]:
     with made as running:
         running.verify()
         yield running
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Kubernetes) -> Kubernetes:
+    """The cluster with Bema on it, as `deploy/` says."""
+    cluster.verify()
+    installs.install(cluster)
+    return cluster
 
 
 @pytest.hookimpl(wrapper=True)

@@ -108,13 +108,6 @@ class Space:
         return Terminal(self.home, path)
 
 
-@pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Cluster:
-    cluster.verify()
-    installs.install(cluster)
-    return cluster
-
-
 @pytest.fixture
 def space(installed: Cluster, tmp_path: Path) -> Iterator[Space]:
     name = f"cli-{RUN}-{next(NUMBERS)}"

@@ -108,13 +108,6 @@ class Space:
         return waits.until_sync(message, what, timeout=seconds, explain=lambda: str(last))
 
 
-@pytest.fixture(scope="module")
-def installed(cluster: Kubernetes) -> Kubernetes:
-    cluster.verify()
-    installs.install(cluster)
-    return cluster
-
-
 @pytest.fixture
 def space(installed: Kubernetes) -> Iterator[Space]:
     name = f"op-{RUN}-{next(NUMBERS)}"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from bema.contract import names
 from bema.contract.statuses import Condition, ConditionStatus, ConditionType, Reason
-from bema_operator import kinds, kube
+from bema_operator import kinds, kube, statuses
 from bema_operator.facts import Object, Subject
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def warning(subject: Subject, reason: Reason, message: str, *, now: str) -> Obje
         },
         "type": "Warning",
         "reason": reason,
-        "message": message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…",
+        "message": statuses.shortened(message, MESSAGE_LIMIT),
         "source": {"component": names.FIELD_MANAGER},
         "reportingComponent": names.FIELD_MANAGER,
         "firstTimestamp": now,

@@ -76,10 +76,15 @@ def _condition(facts: Facts, type_: ConditionType, verdict: Verdict, now: str) -
         type=type_,
         status=verdict.status,
         reason=verdict.reason,
-        message=message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…",
+        message=shortened(message, MESSAGE_LIMIT),
         observed_generation=facts.subject.generation,
         last_transition_time=since or now,
     )
+
+
+def shortened(text: str, limit: int) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def differs(wanted: StepStatus, found: Object) -> bool:
