@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,17 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support import waits
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody uses now, below those that the kernel gives to outgoing connections: one of
-    them could be taken again before it is listened on."""
-    for _ in range(1000):
-        port = random.randrange(15_000, 32_000)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("expected a free TCP port between 15000 and 32000, found none")
+from tools import ports
 
 
 def binary() -> str:
@@ -50,8 +38,8 @@ class NatsServer:
         self.folder = folder
         self.program = program
         self.store_bytes = store_bytes
-        self.port = free_port()
-        self.monitor = free_port()
+        self.port = ports.free()
+        self.monitor = ports.free()
         self.log = folder / "nats.log"
         self.more = list(more)
         self._process: subprocess.Popen[bytes] | None = None

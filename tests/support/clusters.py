@@ -13,8 +13,9 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 
-from tests.support import brokers, waits
+from tests.support import waits
 from tests.support.brokers import NatsServer
+from tools import ports
 
 PATIENCE = 60.0
 """Seconds that an election may take on a busy machine."""
@@ -30,7 +31,7 @@ class Cluster:
         """`settings` are lines for the configuration of each server."""
         self.folder = folder
         self.program = program
-        self.routes = [brokers.free_port() for _ in range(size)]
+        self.routes = [ports.free() for _ in range(size)]
         self.nodes = [self._node(number, settings) for number in range(size)]
 
     def _node(self, number: int, settings: Sequence[str]) -> NatsServer:

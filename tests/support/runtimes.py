@@ -18,7 +18,8 @@ from bema.contract.bindings import AppStream, Binding, Broker, Installation, Lis
 from bema.contract.steps import Isolation, Step
 from bema.ports import admin, connections, subscriptions
 from bema.ports.jetstream import JetStream, Outgoing, Stored
-from tests.support import brokers, waits
+from tests.support import waits
+from tools import ports
 
 NAMESPACE = "shop"
 
@@ -33,7 +34,7 @@ class App:
         self.stream = names.stream(NAMESPACE)
         self.bindings: list[Binding] = []
         self.workers: list[Worker] = []
-        self.http_port = brokers.free_port()
+        self.http_port = ports.free()
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text)
@@ -203,8 +204,8 @@ class Worker:
         once: bool = False,
         env: dict[str, str] | None = None,
     ) -> None:
-        self.health = brokers.free_port()
-        self.metrics_port = brokers.free_port()
+        self.health = ports.free()
+        self.metrics_port = ports.free()
         self.log = folder / f"worker-{number}.log"
         arguments = []
         for binding in chosen:

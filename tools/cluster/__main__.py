@@ -44,7 +44,7 @@ def _run(chosen: argparse.Namespace) -> int:
                     print("\n".join(clusters.get(chosen.name).load(archive)))
         case "kubectl":
             record = clusters.get(chosen.name).record
-            command = [str(word) for word in kubectls.command(record, *chosen.arguments)]
+            command = [str(word) for word in kubectls.command(record.layout.kubeconfig, *chosen.arguments)]
             os.execve(command[0], command, kubectls.environment())
     return 0
 

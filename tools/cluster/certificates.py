@@ -34,8 +34,8 @@ def write(layout: paths.Layout, plan: addresses.Plan, nodes: int) -> None:
     _write_user(authority, layout, plan, layout.kubeconfig, "admin", "system:masters")
     # Our own client reads files, not kubeconfigs.
     admin = authority.issue_cert("localhost", common_name="admin", organization_name="system:masters")
-    _write_pair(admin, layout.certificates / "admin")
-    _write_pair(authority.issue_cert("localhost", common_name="bema:provisioner"), layout.certificates / "provisioner")
+    write_pair(admin, layout.certificates / "admin")
+    write_pair(authority.issue_cert("localhost", common_name="bema:provisioner"), layout.certificates / "provisioner")
 
 
 def _write_servers(authority: trustme.CA, layout: paths.Layout, plan: addresses.Plan, nodes: int) -> None:
@@ -44,19 +44,20 @@ def _write_servers(authority: trustme.CA, layout: paths.Layout, plan: addresses.
     api_server = authority.issue_cert(
         "127.0.0.1", "localhost", str(plan.node(1)), str(plan.api_service), *service, common_name="kube-apiserver"
     )
-    _write_pair(api_server, folder / "apiserver")
+    write_pair(api_server, folder / "apiserver")
     client = authority.issue_cert("localhost", common_name="kubelet-client", organization_name="system:masters")
-    _write_pair(client, folder / "kubelet-client")
-    _write_pair(authority.issue_cert("localhost", common_name="front-proxy-client"), folder / "front-proxy")
+    write_pair(client, folder / "kubelet-client")
+    write_pair(authority.issue_cert("localhost", common_name="front-proxy-client"), folder / "front-proxy")
     # Of this pair only the key is used: the API server accepts any private key for service account tokens.
-    _write_pair(authority.issue_cert("localhost", common_name="service-accounts"), folder / "service-accounts")
+    write_pair(authority.issue_cert("localhost", common_name="service-accounts"), folder / "service-accounts")
     for index in range(1, nodes + 1):
         node = names.node(index)
         serving = authority.issue_cert(str(plan.node(index)), node, "127.0.0.1", common_name=f"system:node:{node}")
-        _write_pair(serving, folder / f"kubelet-{index}")
+        write_pair(serving, folder / f"kubelet-{index}")
 
 
-def _write_pair(certificate: trustme.LeafCert, stem: Path) -> None:
+def write_pair(certificate: trustme.LeafCert, stem: Path) -> None:
+    """The key and the chain, as `stem.key` and `stem.crt`."""
     certificate.private_key_pem.write_to_path(stem.with_suffix(".key"))
     stem.with_suffix(".crt").write_bytes(b"".join(part.bytes() for part in certificate.cert_chain_pems))
 

@@ -60,7 +60,7 @@ class Cluster:
 
     def kubectl(self, *arguments: str, input: str | None = None, seconds: float = 60) -> str:
         """Run kubectl against this cluster and return what it printed. Raises `errors.CommandFailed`."""
-        command = kubectls.command(self.record, *arguments)
+        command = kubectls.command(self.record.layout.kubeconfig, *arguments)
         return commands.run(command, input=input, seconds=seconds, env=kubectls.environment())
 
     def load(self, archive: Path) -> list[str]:

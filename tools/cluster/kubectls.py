@@ -3,14 +3,14 @@
 import os
 from pathlib import Path
 
-from tools.cluster import builds, records
+from tools.cluster import builds
 
 _FOREIGN = ("kubeconfig", "http_proxy", "https_proxy", "all_proxy", "kubernetes_master")
 
 
-def command(record: records.Record, *arguments: str) -> list[str | Path]:
-    """The whole command line; kubeconfig and cache are the cluster's own."""
-    own = [f"--kubeconfig={record.layout.kubeconfig}", f"--cache-dir={record.layout.folder}/kubectl-cache"]
+def command(kubeconfig: Path, *arguments: str) -> list[str | Path]:
+    """The whole command line; kubeconfig and the cache beside it are the cluster's own."""
+    own = [f"--kubeconfig={kubeconfig}", f"--cache-dir={kubeconfig.parent}/kubectl-cache"]
     return [builds.programs() / "kubectl", *own, *arguments]
 
 

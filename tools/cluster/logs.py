@@ -81,4 +81,6 @@ def _asked(record: records.Record, *arguments: str) -> str:
 
 def _kubectl(record: records.Record, *arguments: str) -> str:
     timeout = "--request-timeout=10s"
-    return commands.run(kubectls.command(record, *arguments, timeout), env=kubectls.environment(), seconds=20)
+    return commands.run(
+        kubectls.command(record.layout.kubeconfig, *arguments, timeout), env=kubectls.environment(), seconds=20
+    )
