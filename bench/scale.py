@@ -14,6 +14,7 @@ import asyncio
 import collections
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -102,6 +103,12 @@ class World:
                 raise AssertionError(f"{len(left)} Steps are not Ready: {left[0]}\n{operator.last_words()}")
             await asyncio.sleep(1)
 
+    def restart_api(self) -> None:
+        """Kill the API server and start it again."""
+        self.plane.stop("apiserver", signal.SIGKILL)
+        self.plane.start("apiserver")
+        self.plane.wait()
+
     async def versions(self) -> dict[tuple[str, str, str], str]:
         """The resource version of each Step and each child."""
         found: dict[tuple[str, str, str], str] = {}
@@ -114,14 +121,15 @@ class World:
 
     def requests(self, since: int = 0) -> Requests:
         """What the operator has asked since a size of the audit log."""
-        counts: collections.Counter[str] = collections.Counter()
+        counts: collections.Counter[tuple[str, str]] = collections.Counter()
         with self.plane.audit.open("rb") as log:
             log.seek(since)
             for line in log.read().splitlines():
                 entry = json.loads(line)
                 # A watch is noted at its begin and at its end.
                 if entry["userAgent"].startswith(OPERATOR_AGENTS) and entry["stage"] == "ResponseComplete":
-                    counts[entry["verb"]] += 1
+                    resource = entry.get("objectRef", {}).get("resource", "")
+                    counts[entry["verb"], resource] += 1
         return Requests(dict(counts))
 
     @contextlib.asynccontextmanager
@@ -143,17 +151,17 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Answered requests by verb."""
+    """Answered requests by verb and resource."""
 
-    by_verb: dict[str, int]
+    counts: dict[tuple[str, str], int]
 
     @property
     def writes(self) -> int:
-        return sum(self.by_verb.get(verb, 0) for verb in ("create", "update", "patch", "delete", "deletecollection"))
+        return sum(self.counts.values()) - self.reads
 
     @property
     def reads(self) -> int:
-        return sum(self.by_verb.values()) - self.writes
+        return sum(count for (verb, _), count in self.counts.items() if verb in ("get", "list", "watch"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +215,7 @@ async def world() -> AsyncIterator[World]:
         plane.kubectl("apply", "--server-side", "-f", str(paths.REPOSITORY / "crds"))
         plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         found = await kube.access(str(plane.kubeconfig))
-        api = kube.Kube(found, metrics.Metrics())
+        api = kube.Kube(found, metrics.Metrics(), agent=AGENT)
         try:
             yield World(Path(text), plane, nats, api)
         finally:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from bema_cli.sights import Change, Expired, Sight, What
+from bema.clusters.watches import Event, Type
+from bema_cli.sights import Change, Sight, What
 
 
 def thing(name: str, version: int) -> dict[str, Any]:
@@ -33,20 +32,15 @@ def test_events() -> None:
     sight = Sight()
     sight.list([thing("a", 1)], "1")
     events = [("ADDED", thing("b", 2)), ("MODIFIED", thing("a", 3)), ("DELETED", thing("a", 4))]
-    changes = [sight.take({"type": type_, "object": item}) for type_, item in events]
+    changes = [sight.take(Event(Type(type_), item)) for type_, item in events]
     assert told([change for change in changes if change]) == [("added", "b"), ("changed", "a"), ("removed", "a")]
     assert (list(sight.objects), sight.version) == (["b"], "4")
 
 
 def test_a_bookmark_moves_on_and_tells_nothing() -> None:
     sight = Sight()
-    assert sight.take({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}}) is None
+    assert sight.take(Event(Type.BOOKMARK, {"metadata": {"resourceVersion": "9"}})) is None
     assert sight.version == "9"
-
-
-def test_a_forgotten_place() -> None:
-    with pytest.raises(Expired, match="too old"):
-        Sight().take({"type": "ERROR", "object": {"code": 410, "message": "too old resource version"}})
 
 
 def test_an_object_that_was_made_again_is_another() -> None:

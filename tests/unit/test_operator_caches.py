@@ -98,8 +98,9 @@ def test_a_list_finds_what_watches_did_not_tell(cache: caches.Cache) -> None:
     cache.put(kinds.STEP, step(2, "same"))
     cache.put(kinds.STEP, step(3, "changed"))
     cache.begin_list(kinds.STEP)
-    news = cache.end_list(kinds.STEP, [step(2, "same"), step(9, "changed"), step(8, "new")])
-    assert news == [Key("shop", "ghost"), Key("shop", "changed"), Key("shop", "new")]
+    assert cache.take_page(kinds.STEP, [step(2, "same"), step(9, "changed")]) == [Key("shop", "changed")]
+    assert cache.take_page(kinds.STEP, [step(8, "new")]) == [Key("shop", "new")]
+    assert cache.end_list(kinds.STEP) == [Key("shop", "ghost")]
     assert cache.steps() == [Key("shop", "same"), Key("shop", "changed"), Key("shop", "new")]
 
 
@@ -108,9 +109,31 @@ def test_what_moves_while_a_list_is_on_its_way_is_left_alone(cache: caches.Cache
     cache.begin_list(kinds.STEP)
     cache.drop(kinds.STEP, step(5, "deleted"))
     cache.put(kinds.STEP, step(6, "made"))
-    assert cache.end_list(kinds.STEP, [step(1, "deleted")]) == []
+    assert cache.take_page(kinds.STEP, [step(1, "deleted")]) == []
+    assert cache.end_list(kinds.STEP) == []
     assert cache.steps() == [Key("shop", "made")]
 
 
 def test_a_child_of_nobody_is_nobodys_news(cache: caches.Cache) -> None:
     assert cache.put(kinds.SERVICE, child(1, ownerReferences=[])) is None
+
+
+def test_a_list_that_broke_off_leaves_no_trace_in_the_next(cache: caches.Cache) -> None:
+    cache.put(kinds.STEP, step(1, "a"))
+    cache.begin_list(kinds.STEP)
+    cache.take_page(kinds.STEP, [step(1, "a")])
+    cache.begin_list(kinds.STEP)
+    assert cache.end_list(kinds.STEP) == [A]
+    assert len(cache) == 0
+
+
+def test_an_app_is_known_as_long_as_it_has_a_step(cache: caches.Cache) -> None:
+    cache.put(kinds.STEP, step(1, "a"))
+    cache.put(kinds.STEP, step(2, "b"))
+    cache.put(kinds.STEP, step(3, "a"))
+    assert cache.apps() == {"shop"}
+    cache.drop(kinds.STEP, step(4, "a"))
+    assert cache.apps() == {"shop"}
+    assert not cache.knows(A)
+    cache.drop(kinds.STEP, step(5, "b"))
+    assert cache.apps() == set()

@@ -169,3 +169,18 @@ async def test_keys_are_worked_on_at_the_same_time_but_no_key_twice_and_not_too_
     assert rest == [C, A]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("overdue", "expected"),
+    [(queues.LONGEST_OVERDUE - 1, [C, A]), (queues.LONGEST_OVERDUE, [A, C])],
+    ids=["news come first", "not when a second look has waited for long"],
+)
+def test_second_looks_give_way_to_news_for_a_while(overdue: float, expected: list[Key]) -> None:
+    now = 5 + overdue
+    queue = queues.Queue()
+    queue.add_later(A, 5)
+    queue.add(B, now)
+    assert queue.take(now) == B
+    queue.add(C, now)
+    assert [queue.take(now), queue.take(now)] == expected

@@ -1,8 +1,7 @@
-"""Noticing that a watch has gone deaf, and never giving up on the API server."""
+"""A kind that is not watched any more is noticed."""
 
-import itertools
-
-from bema_operator import watches
+from bema.clusters import watches as clusters_watches
+from bema_operator import kinds, watches
 
 
 class Clock:
@@ -15,21 +14,17 @@ class Clock:
 def test_a_kind_of_which_nothing_is_heard_is_deaf_and_only_that_kind() -> None:
     clock = Clock()
     ear = watches.Ear(clock)
+    ear.hear(kinds.DEPLOYMENT)
+    ear.hear(kinds.STEP)
     clock.now = watches.DEAF_SECONDS
     assert ear.deaf() == []
-    for plural in ({kind.plural for kind in watches.WATCHED} - {"deployments"}) | {"secrets"}:
-        ear.hear(plural)
+    ear.hear(kinds.STEP)
     clock.now += 1
     assert ear.deaf() == ["deployments"]
-    ear.hear("deployments")
+    ear.hear(kinds.DEPLOYMENT)
     assert ear.deaf() == []
 
 
-def test_watches_begin_again_well_before_they_count_as_deaf() -> None:
-    assert watches.WATCH_SECONDS * 1.5 < watches.DEAF_SECONDS
-
-
-def test_tries_never_end_and_every_use_begins_afresh() -> None:
-    pauses = watches.Endless()
-    assert len(list(itertools.islice(pauses, 100))) == 100
-    assert next(iter(pauses)) == 0.2
+def test_a_watch_ends_or_counts_as_dead_well_before_it_counts_as_deaf() -> None:
+    assert clusters_watches.WATCH_SECONDS < clusters_watches.SILENCE_SECONDS
+    assert clusters_watches.SILENCE_SECONDS + watches.PAUSES[-1] < watches.DEAF_SECONDS

@@ -13,12 +13,9 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-import kopf
-
 from bema_operator import (
     brokers,
     caches,
-    handlers,
     janitors,
     kube,
     logs,
@@ -46,23 +43,12 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-KOPF_SECONDS = 5.0
-"""How long kopf may take to end."""
-
-EXIT_WATCHES = 70
-
-
-class WatchesEnded(Exception):
-    """kopf has stopped watching, and nobody asked it to: the process is to be started again."""
-
-
 class Operator:
     """All parts of one operator, wired."""
 
     def __init__(self, options: settings.Settings, found: kube.Access) -> None:
         clock = time.monotonic
         self.options = options
-        self.ear = watches.Ear(clock)
         self.measures = metrics.Metrics()
         self.api = api = kube.Kube(found, self.measures)
         self.cache = caches.Cache()
@@ -72,17 +58,10 @@ class Operator:
             options, self.cache, api, self.broker, measures=self.measures, clock=clock, time=now
         )
         self.workers = queues.Workers(self.queue, self.reconciler.reconcile, count=options.workers, clock=clock)
-        self.lists = sweeps.Lists(options, self.cache, api, look_at=self._look_at, clock=clock)
+        self.watches = watches.Watches(options, self.cache, api, look_at=self._look_at, clock=clock)
         self.orphans = sweeps.Orphans(options, self.cache, api, self.broker, measures=self.measures, clock=clock)
         self.janitors = janitors.Janitors(options, api, self.broker, measures=self.measures)
-        entrance = watches.Entrance(found, self.ear)
-        self.doors = handlers.Doors(self.cache, entrance, self.ear, self._look_at, self.lists.ask)
         self.is_filled = False
-        self._is_watching = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._is_told = False
-        """Whether a signal has asked for the end."""
-        self._kopf_stop = asyncio.Event()
         self._clock = clock
 
     def _look_at(self, key: Key) -> None:
@@ -90,9 +69,7 @@ class Operator:
 
     def alive(self) -> list[str]:
         """Why the process should be started again. Not because of an API server that is away: that would not help."""
-        can_hear = self._clock() - self.lists.answered < watches.DEAF_SECONDS
-        deaf = self.ear.deaf() if can_hear else []
-        problems = [f"no word of {plural} for {watches.DEAF_SECONDS:g} s" for plural in deaf]
+        problems = [f"no word of {plural} for {watches.DEAF_SECONDS:g} s" for plural in self.watches.ear.deaf()]
         age = self.queue.age(self._clock())
         if age > STUCK_SECONDS:
             problems.append(f"the queue has not moved for {age:.0f} s")
@@ -104,72 +81,28 @@ class Operator:
     def measured(self) -> bytes:
         self.measures.queue.set(len(self.queue))
         self.measures.queue_age.set(self.queue.age(self._clock()))
-        self.measures.steps.set(len(self.cache.steps()))
+        self.measures.steps.set(len(self.cache))
         return self.measures.text()
 
     async def run(self) -> None:
-        """Fill the cache, then work until told to stop. Raises what made a part end by itself."""
-        await self.lists.fill()
-        for kind in watches.WATCHED:
-            self.ear.hear(kind.plural)
+        """Fill the cache, then work until cancelled. Raises what made a part end by itself."""
+        await self.watches.fill()
         self.is_filled = True
-        log.info("Serving %d Steps", len(self.cache.steps()))
+        log.info("Serving %d Steps", len(self.cache))
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(self._watch())
-            await self._is_watching.wait()
-            tasks = [group.create_task(part) for part in self._parts()]
-            await self._stopping.wait()
-            # Ours first: kopf waits for, and then cancels, whatever was started after it.
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            self._kopf_stop.set()
-            await asyncio.wait({watching}, timeout=KOPF_SECONDS)
-            if not watching.done():
-                # A watch whose kind is gone (its CRD was deleted) swallows kopf's cancellation for ever.
-                log.critical("The watches do not end; this process leaves them and ends")
-                logging.shutdown()
-                os._exit(0 if self._is_told else EXIT_WATCHES)
-            if not self._is_told and watching.exception() is None:
-                raise WatchesEnded("the watches ended by themselves")
+            for part in self._parts():
+                group.create_task(part)
 
     def _parts(self) -> list[Coroutine[Any, Any, None]]:
-        """What runs beside the watches."""
         options = self.options
         return [
+            self.watches.run(),
             self.broker.run(),
             self._work(),
-            sweeps.every(options.resync_seconds, self.lists.refresh_all, what="list what is watched"),
-            sweeps.every(sweeps.RELIST_PAUSE, self.lists.answer, what="list again what kopf listed"),
             sweeps.every(options.backlog_seconds, self._look_at_backlogs, what="read backlogs"),
             sweeps.every(options.janitor_seconds, self._clean, what="sweep the apps' streams"),
             sweeps.every(self.orphans.pause, self._sweep, what="look for orphaned consumers"),
         ]
-
-    async def _watch(self) -> None:
-        """Let kopf watch until it is told to stop."""
-        where: dict[str, Any] = {"namespaces": [self.options.namespace]} if self.options.namespace else {}
-        ours = asyncio.all_tasks()
-        try:
-            doors = handlers.registry(self.doors)
-            tasks = await kopf.spawn_tasks(
-                registry=doors, clusterwide=not where, standalone=True, stop_flag=self._kopf_stop, **where
-            )
-            # kopf has taken the signals for itself; take them back.
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._told)
-            for task in tasks:
-                task.add_done_callback(lambda _: self._stopping.set())
-            self._is_watching.set()
-            await kopf.run_tasks(tasks, ignored=ours)
-        finally:
-            self._is_watching.set()
-            self._stopping.set()
-
-    def _told(self) -> None:
-        self._is_told = True
-        self._stopping.set()
 
     async def _work(self) -> None:
         """Not before the broker had a chance to answer: a restart would have every Step say that it does not."""
@@ -190,7 +123,11 @@ class Operator:
 
 
 async def serve(options: settings.Settings) -> None:
-    """Run one operator until it is told to stop."""
+    """Run one operator until it is told to stop; then raises `CancelledError`."""
+    this = asyncio.current_task()
+    assert this is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
     operator = Operator(options, await kube.access(options.kubeconfig))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(operator.api.close)
@@ -204,7 +141,7 @@ async def serve(options: settings.Settings) -> None:
 def main() -> None:
     options = settings.parse(sys.argv[1:], os.environ)
     logs.set_up(as_json=options.json_logs, debug=options.debug)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(serve(options))
 
 

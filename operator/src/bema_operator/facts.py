@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bema.contract import names
+from bema.contract.bindings import Binding
 from bema.contract.statuses import UNSEEN_GENERATION, Reason
 from bema.contract.steps import StepSpec
 from bema_operator import kinds, ownership
@@ -82,6 +83,8 @@ class Facts:
     invalid: str = ""
     unsupported: Sequence[str] = ()
     """Sentences that name each field which this version does not act on."""
+    binding: Binding | None = None
+    """None when nothing of this Step runs."""
     wanted: Sequence[Object] = ()
     """Stamped manifests of the children that the Step asks for."""
     children: Sequence[Object] = ()

@@ -40,8 +40,10 @@ class Janitors:
         gone = self._janitors.keys() - {app.stream for app in apps}
         for stream in gone:
             del self._janitors[stream]
+        uids = await sweeps.namespaces(self._api, self._settings)
         for app in apps:
-            if await sweeps.is_ours(app, self._api, self._settings):
+            # Two clusters may share a broker, and a namespace may have been made again.
+            if uids.get(app.namespace) == app.namespace_uid:
                 await self._sweep(app)
 
     async def _sweep(self, app: brokers.App) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "NAMESPACE",
     "NETWORK_POLICY",
     "POD",
+    "SELECTING",
     "SERVICE",
     "STEP",
     "Kind",
@@ -34,6 +35,9 @@ __all__ = [
 
 CHILDREN = (CONFIG_MAP, NETWORK_POLICY, SERVICE, DISRUPTION_BUDGET, DEPLOYMENT, CRON_JOB)
 """What a Step may own, in the order in which it is applied."""
+
+SELECTING = (NETWORK_POLICY, SERVICE, DISRUPTION_BUDGET, DEPLOYMENT)
+"""Those that name the Step's pods in a selector, which is one field: nobody else's object has the same."""
 
 
 def of(api_version: str, name: str) -> Kind:

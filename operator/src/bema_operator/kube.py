@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from bema.clusters import calls
-from bema.clusters.calls import Access, ssl_context
-from bema.clusters.errors import Conflict, Gone, KubeError, Refused, Unavailable
+from bema.clusters.calls import Access
+from bema.clusters.errors import Conflict, Expired, Gone, KubeError, Refused, Unavailable
 from bema.contract import names
 from bema_operator import kinds, metrics
 from bema_operator.settings import VERSION
 
-__all__ = ["Access", "Conflict", "Gone", "Kube", "KubeError", "Refused", "Unavailable", "access", "ssl_context"]
+__all__ = ["Access", "Conflict", "Expired", "Gone", "Kube", "KubeError", "Refused", "Unavailable", "access"]
 
 Object = Mapping[str, Any]
 
@@ -20,6 +20,7 @@ POOL = 32
 
 _APPLY = "application/apply-patch+yaml"
 _MANAGER = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
+_POLITELY = {"fieldManager": names.FIELD_MANAGER}
 
 
 async def access(kubeconfig: str | None) -> Access:
@@ -33,8 +34,8 @@ async def access(kubeconfig: str | None) -> Access:
 class Kube(calls.Client):
     """The calls that the operator makes."""
 
-    def __init__(self, found: Access, measures: metrics.Metrics) -> None:
-        super().__init__(found, agent=f"bema-operator/{VERSION}")
+    def __init__(self, found: Access, measures: metrics.Metrics, *, agent: str = f"bema-operator/{VERSION}") -> None:
+        super().__init__(found, agent=agent)
         self._measures = measures
 
     async def find(self, kind: kinds.Kind, namespace: str, name: str) -> dict[str, Any] | None:
@@ -47,11 +48,13 @@ class Kube(calls.Client):
         await self.call("POST", kind.path(manifest["metadata"]["namespace"]), body=manifest)
         self._measures.writes.labels(kind.name, "create").inc()
 
-    async def apply(self, kind: kinds.Kind, manifest: Object) -> dict[str, Any]:
-        """Server-side apply, as one manager that wins."""
+    async def apply(self, kind: kinds.Kind, manifest: Object, *, force: bool = True) -> dict[str, Any]:
+        """Server-side apply, as one manager that wins; without `force`, as one that gives way: raises `Conflict` when
+        another manager has set one of the fields to something else."""
         metadata = manifest["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"])
-        found: dict[str, Any] = await self.call("PATCH", path, query=_MANAGER, body=manifest, content_type=_APPLY)
+        query = _MANAGER if force else _POLITELY
+        found: dict[str, Any] = await self.call("PATCH", path, query=query, body=manifest, content_type=_APPLY)
         self._measures.writes.labels(kind.name, "apply").inc()
         return found
 

@@ -8,7 +8,7 @@ import logging
 import sys
 
 _BOUND = ("app", "step")
-_QUIET = ("kopf", "aiohttp", "asyncio", "nats")
+_QUIET = ("aiohttp", "asyncio", "nats")
 
 
 class JsonLines(logging.Formatter):
@@ -33,7 +33,7 @@ class Text(logging.Formatter):
 
 
 def set_up(*, as_json: bool, debug: bool) -> None:
-    """Log to standard error. kopf's own words only from warnings on: they are about its machinery."""
+    """Log to standard error. The words of libraries only from warnings on: they are about their machinery."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else Text("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler], force=True)

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 FIRST_BACKOFF = 1.0
 LAST_BACKOFF = 300.0
+LONGEST_OVERDUE = 10.0
+"""How long a second look gives way to news, in seconds."""
 
 
 @dataclass
@@ -52,8 +54,9 @@ class Queue:
             heapq.heappush(self._later, (due, next(self._numbers), key))
 
     def take(self, now: float) -> Key | None:
-        """The next key to work on, or None when none is due."""
-        self._promote(now)
+        """The next key to work on, or None when none is due. News come before second looks that are due, unless these
+        have been for long."""
+        self._promote(now - LONGEST_OVERDUE if self.ready else now)
         if not self.ready:
             return None
         key = next(iter(self.ready))

@@ -5,11 +5,14 @@ The same for create, update, resume and drift; idempotent; at most one at a time
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any, assert_never
 
 from bema.contract import names
+from bema.contract.bindings import Binding
 from bema.contract.statuses import Reason
 from bema_operator import brokers, caches, decisions, events, facts, kinds, kube, metrics, ownership, plans, statuses
 from bema_operator.facts import Facts, Key, Object, Problem, Subject
@@ -32,6 +35,8 @@ BACKLOG_AGAIN = 5.0
 """When to look again whether events are done that a Step is to hear no more: nobody tells."""
 LET_GO_AGAIN = 30.0
 """When to look again whether the consumers of a Step that hears no events are needed no more: nobody tells."""
+PLANS_KEPT = 200
+"""Making one anew takes less than 1 ms."""
 ROUNDS = 8
 """More than a reconcile ever needs. Beyond, it chases its own tail."""
 
@@ -64,7 +69,8 @@ class Reconciler:
         self._time = time
         self._events = events.Events(api, clock=clock, time=time)
         self._namespaces: dict[str, str] = {}
-        self._plans: dict[Key, tuple[str, int, Plan]] = {}
+        self._plans: collections.OrderedDict[Key, tuple[str, int, Plan]] = collections.OrderedDict()
+        """Those of the Steps that were looked at last: a plan takes far more memory than all else about a Step."""
         self._unready: dict[Key, float] = {}
         self._lost: set[tuple[str, str]] = set()
         """Apps and the creation times of their new streams whose loss was counted."""
@@ -91,7 +97,7 @@ class Reconciler:
         self._broker.forget(key)
         self._plans.pop(key, None)
         self._unready.pop(key, None)
-        if not any(other.namespace == key.namespace for other in self._plans):
+        if key.namespace not in self._cache.apps():
             # The next namespace of this name may be another one.
             self._namespaces.pop(key.namespace, None)
 
@@ -104,8 +110,9 @@ class Reconciler:
             invalid=plan.invalid,
             unsupported=plan.unsupported,
             wanted=plan.wanted,
+            binding=plan.binding,
             children=self._cache.children(subject.key, subject.uid),
-            backlog=self._backlog(subject, plan),
+            backlog=self._backlog(subject, plan.binding),
         )
         return seen.with_(patience_over=self._is_patience_over(seen))
 
@@ -114,11 +121,13 @@ class Reconciler:
         if (uid, generation) != (subject.uid, subject.generation):
             plan = plans.plan(found, await self._namespace_uid(subject.key.namespace), self._settings)
             self._plans[subject.key] = (subject.uid, subject.generation, plan)
+            if len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
         return plan
 
-    def _backlog(self, subject: Subject, plan: Plan) -> int | None:
+    def _backlog(self, subject: Subject, binding: Binding | None) -> int | None:
         """As of the last look at the broker; before the first, what the status says."""
-        if plan.binding is None or plan.binding.consumer is None:
+        if binding is None or binding.consumer is None:
             return None
         known = self._broker.backlog(subject.key)
         return subject.status.get("backlog") if known is None else known
@@ -170,16 +179,15 @@ class Reconciler:
         raise NeverSettled(f"{seen.subject.key}: no end after {ROUNDS} rounds; the last action was {action}")
 
     async def _subscribe(self, seen: Facts) -> Facts:
-        *_, plan = self._plans[seen.subject.key]
-        if plan.binding is None:
-            raise NeverSettled(f"{seen.subject.key}: expected a Binding, found none")
-        key = seen.subject.key
+        key, binding = seen.subject.key, seen.binding
+        if binding is None:
+            raise NeverSettled(f"{key}: expected a Binding, found none")
         discards = seen.subject.discards
-        subscription = await self._broker.ensure(key, plan.binding, discards=discards)
+        subscription = await self._broker.ensure(key, binding, discards=discards)
         if subscription.problem is not None and subscription.problem.reason is Reason.APP_STREAM_OWNED:
             adopt = await self._adopted(key.namespace)
-            subscription = await self._broker.ensure(key, plan.binding, discards=discards, adopt=adopt)
-        found = seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, plan))
+            subscription = await self._broker.ensure(key, binding, discards=discards, adopt=adopt)
+        found = seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, binding))
         await self._note_loss(found)
         return found
 
@@ -199,29 +207,41 @@ class Reconciler:
 
     async def _apply(self, seen: Facts) -> Facts:
         for manifest in seen.differing:
-            live = seen.live(manifest)
-            if live is None and not await self._may_create(seen, manifest):
-                return self._with_obstacle(seen, manifest)
             try:
-                await self._write(seen.subject, manifest, "Changed" if live else "Made")
+                if seen.live(manifest) is not None:
+                    await self._write(seen.subject, manifest, "Changed")
+                elif not await self._make(seen.subject, manifest):
+                    return self._with_obstacle(seen, manifest)
             except kube.Refused as error:
                 return self._refused(seen, error)
         return self._with_children(seen)
 
-    async def _write(self, subject: Subject, manifest: Object, verb: str) -> None:
+    async def _write(self, subject: Subject, manifest: Object, verb: str, *, force: bool = True) -> None:
         kind = _kind(manifest)
-        written = await self._api.apply(kind, manifest)
+        written = await self._api.apply(kind, manifest, force=force)
         self._cache.put(kind, written)
         if kind is kinds.DEPLOYMENT:
             self._unready[subject.key] = self._clock()
         log.info("%s %s %s", verb, kind.name, manifest["metadata"]["name"], extra=_bound(subject.key))
 
-    async def _may_create(self, seen: Facts, manifest: Object) -> bool:
-        """Whether a child that we do not know may be made: its name must be free or ours, and when it was there
-        before, its Step must still be, or we would fight the garbage collector."""
-        subject, kind = seen.subject, _kind(manifest)
+    async def _make(self, subject: Subject, manifest: Object) -> bool:
+        """Make a child that we do not know; whether it was made: its name must be free or ours. When the child was
+        there before, its Step must still be, or we would fight the garbage collector."""
         if subject.was_reconciled and not await self.step_exists(subject.key, subject.uid):
             raise StepGone(f"{subject.key} was deleted meanwhile")
+        if _kind(manifest) in kinds.SELECTING:
+            # Asks and makes at once: whatever is not ours selects other pods, which is a conflict.
+            with contextlib.suppress(kube.Conflict):
+                await self._write(subject, manifest, "Made", force=False)
+                return True
+        if not await self._is_free(subject, manifest):
+            return False
+        await self._write(subject, manifest, "Made")
+        return True
+
+    async def _is_free(self, subject: Subject, manifest: Object) -> bool:
+        """Whether nobody else has an object of this name. That of a ConfigMap is a digest of its content."""
+        kind = _kind(manifest)
         if kind is kinds.CONFIG_MAP:
             return True
         found = await self._api.find(kind, subject.key.namespace, manifest["metadata"]["name"])

@@ -67,8 +67,9 @@ class Settings:
     workers: int = 16
     """Reconciles at once."""
 
-    resync_seconds: float = 60.0
-    """Time between two of our own lists of everything we watch, in seconds."""
+    resync_seconds: float = 900.0
+    """Time between two lists of everything that is watched, in seconds: watches tell all, this is for what should not
+    happen."""
 
     backlog_seconds: float = 10.0
     """Time between two looks at the consumers' backlogs, and so between two writes of `status.backlog`, in seconds."""

@@ -1,4 +1,4 @@
-"""What is done from time to time: our own lists, backlogs, and consumers whose Step is gone."""
+"""What is done from time to time: backlogs, and consumers whose Step is gone."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bema.contract import errors, names
+from bema.contract import errors
 from bema.ports import admin
 from bema_operator import brokers, caches, kinds, kube, metrics
 from bema_operator.facts import Key
 from bema_operator.settings import Settings
-from bema_operator.watches import WATCHED
 
 log = logging.getLogger(__name__)
 
 SWEEPS_PER_GRACE = 10
 LONGEST_PAUSE = 60.0
-RELIST_PAUSE = 1.0
-"""kopf reports a list object by object: one list of ours for all of them."""
 
 
 async def every(seconds: float, act: Callable[[], Awaitable[None]], *, what: str) -> None:
@@ -36,60 +33,15 @@ async def every(seconds: float, act: Callable[[], Awaitable[None]], *, what: str
             log.exception("Could not %s; trying again in %g s", what, seconds)
 
 
-class Lists:
-    """Our own lists: they fill the cache before anything is decided, and find what watches did not tell."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        cache: caches.Cache,
-        api: kube.Kube,
-        *,
-        look_at: Callable[[Key], None],
-        clock: Callable[[], float],
-    ) -> None:
-        self._settings = settings
-        self._cache = cache
-        self._api = api
-        self._look_at = look_at
-        self._clock = clock
-        self.answered = clock()
-        """When the API server last answered a list."""
-        self._asked: set[kinds.Kind] = set()
-
-    async def fill(self) -> None:
-        """List every kind once, until it succeeds. Steps come last: their children must be known before them."""
-        for kind in reversed(WATCHED):
-            while True:
-                try:
-                    await self.refresh(kind)
-                    break
-                except kube.KubeError as error:
-                    log.warning("Cannot list %s (%s); is the CRD there, and the ClusterRole?", kind.plural, error)
-                    await asyncio.sleep(2)
-
-    async def refresh(self, kind: kinds.Kind) -> None:
-        """List a kind, and have every Step looked at of which the list says something new."""
-        self._cache.begin_list(kind)
-        query = {} if kind is kinds.STEP else {"labelSelector": names.LABEL_STEP}
-        items = await self._api.list(kind, self._settings.namespace, **query)
-        self.answered = self._clock()
-        for key in self._cache.end_list(kind, items):
-            self._look_at(key)
-
-    async def refresh_all(self) -> None:
-        for kind in WATCHED:
-            await self.refresh(kind)
-
-    def ask(self, kind: kinds.Kind) -> None:
-        """kopf has listed this kind: list it too, soon."""
-        self._asked.add(kind)
-
-    async def answer(self) -> None:
-        """List the kinds that were asked for."""
-        asked, self._asked = self._asked, set()
-        for kind in asked:
-            await self.refresh(kind)
+async def namespaces(api: kube.Kube, settings: Settings) -> dict[str, str]:
+    """The namespaces that are served, and their uids: as many requests for thousands of them as for one."""
+    if settings.namespace is not None:
+        try:
+            found = await api.get(kinds.NAMESPACE, settings.namespace)
+        except kube.Gone:
+            return {}
+        return {settings.namespace: found["metadata"]["uid"]}
+    return {item["metadata"]["name"]: item["metadata"]["uid"] for item in await api.list(kinds.NAMESPACE)}
 
 
 async def is_ours(app: brokers.App, api: kube.Kube, settings: Settings) -> bool:
@@ -145,7 +97,7 @@ class Orphans:
     async def sweep(self) -> None:
         suspects: set[tuple[str, str]] = set()
         left = 0
-        known = {key.namespace for key in self._cache.steps()}
+        known = self._cache.apps()
         for app in await self._broker.apps():
             orphans = {durable: state for durable, state in app.consumers.items() if self._is_unknown(app, state)}
             if await self._is_abandoned(app):
@@ -192,7 +144,7 @@ class Orphans:
 
     def _is_unknown(self, app: brokers.App, state: admin.ConsumerState) -> bool:
         step = admin.step_of(state)
-        return step is not None and self._cache.step(Key(app.namespace, step)) is None
+        return step is not None and not self._cache.knows(Key(app.namespace, step))
 
     async def _is_gone(self, key: Key) -> bool:
         try:

@@ -1,38 +1,28 @@
-"""How kopf reaches the API server, and how we notice that it has gone deaf. Uses kopf as a transport only.
-
-kopf stayed alive and deaf once. Its watch requests end after `WATCH_SECONDS` and begin again, so a kind of which
-neither an event nor the answer to a new request was heard for `DEAF_SECONDS` has a watch that is dead.
-"""
+"""What the cluster tells us goes into the cache, and the Step concerned into the queue: a list of every kind first,
+then its changes, for as long as the process lives. Writes nothing on any object."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable
 
-import aiohttp
-import kopf
-
+from bema.clusters import watches
+from bema.clusters.watches import Event, Type
 from bema.contract import names
-from bema_operator import kinds, kube
+from bema_operator import caches, kinds, kube
+from bema_operator.facts import Key
+from bema_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
-WATCH_SECONDS = 100
-DEAF_SECONDS = 180.0
-LOGIN_PAUSE = 2.0
-"""Between two logins, or a token that is refused would be presented without end."""
-
 WATCHED = (kinds.STEP, *kinds.CHILDREN)
-
-
-class Endless:
-    """Pauses between tries, for ever: a list would end, and with it the process after a minute of errors."""
-
-    def __iter__(self) -> Iterator[float]:
-        yield from (0.2, 0.5, 1.0, 2.0, 5.0)
-        while True:
-            yield 10.0
+PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds before the first, second, … try to reach an API server that does not answer; the last one for ever."""
+DEAF_SECONDS = 180.0
+"""A watch ends, fails or falls silent well before: a kind of which nothing was heard for longer is not watched."""
 
 
 class Ear:
@@ -40,48 +30,116 @@ class Ear:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._heard = {kind.plural: clock() for kind in WATCHED}
+        self._heard: dict[kinds.Kind, float] = {}
 
-    def hear(self, plural: str) -> None:
-        if plural in self._heard:
-            self._heard[plural] = self._clock()
+    def hear(self, kind: kinds.Kind) -> None:
+        """Something came of a kind, be it that it could not be watched."""
+        self._heard[kind] = self._clock()
 
     def deaf(self) -> list[str]:
         """Kinds that were not heard of for too long."""
         now = self._clock()
-        return [plural for plural, when in self._heard.items() if now - when > DEAF_SECONDS]
+        return [kind.plural for kind, when in self._heard.items() if now - when > DEAF_SECONDS]
 
 
-class Entrance:
-    """Sessions for kopf, with the same credentials as our own client's."""
+class Watches:
+    """One watch for each kind."""
 
-    def __init__(self, found: kube.Access, ear: Ear) -> None:
-        self._found = found
-        self._ear = ear
-        self._used = False
+    def __init__(
+        self,
+        settings: Settings,
+        cache: caches.Cache,
+        api: kube.Kube,
+        *,
+        look_at: Callable[[Key], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._api = api
+        self._look_at = look_at
+        self._clock = clock
+        self._versions: dict[kinds.Kind, str] = {}
+        """Where each watch goes on from."""
+        self._due: dict[kinds.Kind, float] = {}
+        """When each kind is to be listed again."""
+        self.ear = Ear(clock)
 
-    async def log_in(self) -> kopf.AiohttpSession:
-        """A new session: also when the old one was refused, as a token may have been replaced in its file."""
-        if self._used:
-            await asyncio.sleep(LOGIN_PAUSE)
-        self._used = True
-        connector = aiohttp.TCPConnector(limit=0, ssl=kube.ssl_context(self._found))
-        session = aiohttp.ClientSession(
-            connector=connector,
-            headers={"User-Agent": f"{names.FIELD_MANAGER}-watch"},
-            trust_env=False,
-            middlewares=[self._attend],
-        )
-        return kopf.AiohttpSession(server=str(self._found.host), aiohttp_session=session)
+    async def fill(self) -> None:
+        """List every kind, until it succeeds. Steps come last: their children must be known before them."""
+        for kind in reversed(WATCHED):
+            failures = 0
+            while kind not in self._versions:
+                try:
+                    await self._list(kind)
+                except kube.KubeError as error:
+                    log.warning("Cannot list %s (%s); is the CRD there, and the ClusterRole?", kind.plural, error)
+                    await asyncio.sleep(_pause(failures))
+                    failures += 1
 
-    async def _attend(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        """Present the current token, and note the answers to watch requests."""
-        settings = await self._found.auth_settings()
-        if "BearerToken" in settings:
-            request.headers["Authorization"] = str(settings["BearerToken"]["value"])
-        response = await handler(request)
-        if response.status == 200 and request.url.query.get("watch") == "true":
-            self._ear.hear(request.url.path.rsplit("/", 1)[-1])
-        return response
+    async def run(self) -> None:
+        """Watch every kind until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for kind in WATCHED:
+                group.create_task(self._watch(kind), name=f"watch {kind.plural}")
+
+    async def _list(self, kind: kinds.Kind) -> None:
+        """List a kind, page by page, and have every Step looked at of which the list says something new."""
+        self._cache.begin_list(kind)
+        version = ""
+        async with contextlib.aclosing(self._api.pages(kind, self._settings.namespace, **_query(kind))) as pages:
+            async for page in pages:
+                version = page.version
+                self._look_at_all(self._cache.take_page(kind, page.items))
+        self._look_at_all(self._cache.end_list(kind))
+        self._versions[kind] = version
+        self.ear.hear(kind)
+        self._due[kind] = self._clock() + self._settings.resync_seconds * random.uniform(0.8, 1.2)
+
+    async def _watch(self, kind: kinds.Kind) -> None:
+        failures = 0
+        while True:
+            try:
+                if not self._versions[kind] or self._clock() >= self._due[kind]:
+                    await self._list(kind)
+                await self._follow(kind)
+                failures = 0
+            except kube.Expired:
+                self._versions[kind] = ""
+            except kube.KubeError as error:
+                log.warning("Cannot watch %s (%s); trying again", kind.plural, error)
+                failures += 1
+            self.ear.hear(kind)
+            # Also where something ends every watch as soon as it has begun.
+            await asyncio.sleep(_pause(failures))
+
+    async def _follow(self, kind: kinds.Kind) -> None:
+        """One watch, until the API server ends it."""
+        version = self._versions[kind]
+        events = watches.follow(self._api, kind, self._settings.namespace, version, **_query(kind))
+        async with contextlib.aclosing(events) as news:
+            async for event in news:
+                self._versions[kind] = event.version
+                self.ear.hear(kind)
+                self._take(kind, event)
+
+    def _take(self, kind: kinds.Kind, event: Event) -> None:
+        if event.type is Type.BOOKMARK:
+            return
+        take = self._cache.drop if event.type is Type.DELETED else self._cache.put
+        key = take(kind, event.object)
+        if key is not None:
+            self._look_at(key)
+
+    def _look_at_all(self, keys: list[Key]) -> None:
+        for key in keys:
+            self._look_at(key)
+
+
+def _query(kind: kinds.Kind) -> dict[str, str]:
+    """Only what is a Step's: the server selects."""
+    return {} if kind is kinds.STEP else {"labelSelector": names.LABEL_STEP}
+
+
+def _pause(failures: int) -> float:
+    return PAUSES[min(failures, len(PAUSES) - 1)] * random.uniform(0.8, 1.2)

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncGenerator
 
-from bema.clusters.errors import KubeError, Refused, Unavailable
+from bema.clusters import watches
+from bema.clusters.errors import Expired, KubeError, Unavailable
 from bema.clusters.kinds import Kind
-from bema_cli import sights
 from bema_cli.clusters import Cluster
-from bema_cli.sights import Complete, Expired, Lost, News, Sight
+from bema_cli.sights import Complete, Lost, News, Sight
 
-WATCH_SECONDS = 60
-"""The API server ends a watch after this time, and another begins where it ended."""
-SILENCE_SECONDS = 90.0
-"""A connection on which nothing came for longer is dead."""
 PAUSES = (0.5, 1.0, 2.0, 5.0)
 """Seconds before the first, second, … try to reach an API server that does not answer; the last one for ever."""
 
@@ -47,11 +42,6 @@ async def watch(cluster: Cluster, kind: Kind, namespace: str | None, **query: st
         except Expired:
             sight.version = ""
             await asyncio.sleep(PAUSES[0])
-        except Refused as error:
-            if error.code != sights.EXPIRED:
-                raise
-            sight.version = ""
-            await asyncio.sleep(PAUSES[0])
         except Unavailable as error:
             sight.version = ""
             yield Lost(str(error))
@@ -75,15 +65,9 @@ async def _follow(
     cluster: Cluster, sight: Sight, kind: Kind, namespace: str | None, query: dict[str, str]
 ) -> AsyncGenerator[News, None]:
     """One watch request, until the API server ends it. Whatever it tells says that it is there again."""
-    asked = {
-        **query,
-        "watch": "true",
-        "allowWatchBookmarks": "true",
-        "resourceVersion": sight.version,
-        "timeoutSeconds": str(WATCH_SECONDS),
-    }
-    async with contextlib.aclosing(cluster.lines(kind.path(namespace), asked, silence=SILENCE_SECONDS)) as lines:
-        async for line in lines:
-            change = sight.take(json.loads(line))
+    events = watches.follow(cluster, kind, namespace, sight.version, **query)
+    async with contextlib.aclosing(events) as news:
+        async for event in news:
+            change = sight.take(event)
             if change is not None:
                 yield change

@@ -87,7 +87,7 @@ OPERATOR_RIGHTS = (
     *(Right(verb, "networkpolicies", "networking.k8s.io") for verb in _WRITES),
     Right("list", "pods"),
     Right("create", "events"),
-    Right("get", "namespaces"),
+    *(Right(verb, "namespaces") for verb in ("get", "list")),
 )
 """What deploy/rbac.yaml gives the operator."""
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-Object = Mapping[str, Any]
+from bema.clusters.watches import Event, Type
 
-EXPIRED = 410
-"""The API server's code for a place in its history that it has forgotten."""
+Object = Mapping[str, Any]
 
 
 class What(StrEnum):
@@ -42,10 +41,6 @@ class Lost:
 News = Change | Complete | Lost
 
 
-class Expired(Exception):
-    """The watch cannot go on from where it was: list again."""
-
-
 @dataclass(slots=True)
 class Sight:
     """The objects of one kind that are known."""
@@ -67,21 +62,18 @@ class Sight:
         self.objects, self.version = found, version
         return changes
 
-    def take(self, event: Object) -> Change | None:
-        """Take an event of a watch. Raises `Expired`."""
-        item = event["object"]
-        if event["type"] == "ERROR":
-            raise Expired(str(item.get("message", "")))
-        self.version = _version(item)
-        if event["type"] == "BOOKMARK":
+    def take(self, event: Event) -> Change | None:
+        """Take an event of a watch."""
+        self.version = event.version
+        if event.type is Type.BOOKMARK:
             return None
-        uid = _uid(item)
-        if event["type"] == "DELETED":
+        uid = _uid(event.object)
+        if event.type is Type.DELETED:
             self.objects.pop(uid, None)
-            return Change(What.REMOVED, item)
+            return Change(What.REMOVED, event.object)
         what = What.CHANGED if uid in self.objects else What.ADDED
-        self.objects[uid] = item
-        return Change(what, item)
+        self.objects[uid] = event.object
+        return Change(what, event.object)
 
 
 def _uid(item: Object) -> str:

@@ -19,7 +19,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, incluster_config, kube_config
 
-from bema.clusters.errors import Conflict, Gone, KubeError, NoAccess, Refused, Unavailable
+from bema.clusters.errors import Conflict, Expired, Gone, KubeError, NoAccess, Refused, Unavailable
 from bema.clusters.kinds import Kind
 
 Object = Mapping[str, Any]
@@ -147,15 +147,21 @@ class Client:
 
     async def listed(self, kind: Kind, namespace: str | None = None, **query: str) -> Listed:
         """`list`, with where a watch goes on."""
-        items: list[dict[str, Any]] = []
+        found = Listed([], "")
+        async for page in self.pages(kind, namespace, **query):
+            found = Listed([*found.items, *page.items], page.version)
+        return found
+
+    async def pages(self, kind: Kind, namespace: str | None = None, **query: str) -> AsyncGenerator[Listed]:
+        """`listed`, page by page: for what is not to be in memory all at once."""
         more = ""
         while True:
             paging = {"limit": str(PAGE), **({"continue": more} if more else {})}
             page = await self.call("GET", kind.path(namespace), query={**query, **paging})
-            items += page["items"]
             more = page["metadata"].get("continue", "")
+            yield Listed(page["items"], page["metadata"].get("resourceVersion", ""))
             if not more:
-                return Listed(items, page["metadata"].get("resourceVersion", ""))
+                return
 
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> dict[str, Any]:
         """One object. Raises `Gone` when it does not exist."""
@@ -269,6 +275,8 @@ def error_of(method: str, path: str, code: int, data: bytes) -> KubeError:
             return Gone(text, code)
         case 409:
             return Conflict(text, code)
+        case Expired.CODE:
+            return Expired(text, code)
         case 500 if _WRONG_CONTENT.search(text):
             # A wrong content may come back as a server's error: permanent all the same.
             return Refused(text, code)

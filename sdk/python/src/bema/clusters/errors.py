@@ -4,6 +4,7 @@ KubeError
 ├── Gone            the object that was asked for does not exist, and the API server says so by name
 ├── Refused         the content or the right is wrong; trying again soon cannot help
 ├── Conflict        another object or another version is in the way
+├── Expired         the place in a list or a watch is forgotten: begin anew
 ├── Unavailable     nobody answered, or not now
 └── NoAccess        nothing was asked: what a kubeconfig presents cannot be used
 """
@@ -31,6 +32,12 @@ class Refused(KubeError):
 
 class Conflict(KubeError):
     """Another object or another version is in the way."""
+
+
+class Expired(KubeError):
+    """The API server has forgotten the place in a list or a watch."""
+
+    CODE = 410
 
 
 class Unavailable(KubeError):
