@@ -48,6 +48,21 @@ async def test_a_full_store_refuses_and_takes_again_after_a_purge(small: NatsSer
         await place.put("fill", b"1")
 
 
+async def test_a_batch_that_is_larger_than_the_room_left_is_stored_in_part(small: NatsServer) -> None:
+    """The limit is looked at before each message, and none is refused for its own size. 2.15.1 gives no answer, those
+    before say that there is no room."""
+    async with facts.connected(small.url, "FULL") as place:
+        await place.make()
+        while 8 * MIB - int((await place.js.api("INFO"))["storage"]) > MIB // 4:
+            await place.put("fill", bytes(MIB // 8))
+        batch = [Outgoing(place.subject("part", str(number)), bytes(1000)) for number in range(400)]
+        with pytest.raises(errors.BrokerError):
+            await place.js.publish_batch(batch, timeout=1)
+        part = [stored.subject for stored in await place.all("part.*")]
+        assert 0 < len(part) < len(batch)
+        assert part == [message.subject for message in batch[: len(part)]]
+
+
 async def test_timers_that_fell_due_in_a_full_store_fire_when_they_are_set_again(small: NatsServer) -> None:
     async with facts.connected(small.url, "FULL") as place:
         await place.make()

@@ -9,6 +9,7 @@ from typing import Any
 
 import nats as nats_client
 import pytest
+from nats.aio.msg import Msg
 
 from bema.contract import bindings, names
 from bema.contract.bindings import Binding, Owner
@@ -17,7 +18,7 @@ from bema.ports import admin, connections, subscriptions
 from bema.ports.jetstream import JetStream, Outgoing
 from bema_operator import caches, kinds, reconciles
 from bema_operator.brokers import Broker
-from bema_operator.facts import Key
+from bema_operator.facts import Key, Subscription
 from bema_operator.metrics import Metrics
 from bema_operator.settings import Settings
 from tests.support import brokers, waits
@@ -164,21 +165,36 @@ async def test_a_consumer_that_is_still_needed_is_looked_at_again(
 
 
 BOTH = {"event": {"topics": ["a", "b"]}}
+THREE = {"event": {"topics": ["a", "b", "c"]}}
 IN_ORDER = {"event": {"topics": ["b", "c"], "ordering": {}}}
 
 
-async def send(js: JetStream, topic: str, count: int) -> None:
+async def send(js: JetStream, topic: str, count: int, *, partition: int = 0) -> None:
     for _ in range(count):
-        await js.publish(Outgoing(names.event(names.root(KEY.namespace), topic), b"1", {}))
+        await js.publish(Outgoing(names.event(names.root(KEY.namespace), topic, partition), b"1", {}))
+
+
+def begins(found: Subscription) -> str:
+    """What keeps the Step from hearing less, as far as its comma."""
+    assert found.problem is not None
+    return found.problem.message.partition(", which")[0]
+
+
+@asynccontextmanager
+async def taken(settings: Settings, durable: str, count: int) -> AsyncIterator[list[Msg]]:
+    """Be the version before: take so many events."""
+    client = await nats_client.connect(settings.nats_urls[0])
+    pull = await client.jetstream().pull_subscribe_bind(durable, stream=names.stream(KEY.namespace))
+    try:
+        yield await pull.fetch(count, timeout=5)
+    finally:
+        await client.close()
 
 
 async def settle(settings: Settings, durable: str, count: int) -> None:
-    """Be the version before: take so many events, and settle them."""
-    client = await nats_client.connect(settings.nats_urls[0])
-    pull = await client.jetstream().pull_subscribe_bind(durable, stream=names.stream(KEY.namespace))
-    for message in await pull.fetch(count, timeout=5):
-        await message.ack_sync()
-    await client.close()
+    for _ in range(count):
+        async with taken(settings, durable, 1) as [message]:
+            await message.ack_sync()
 
 
 @pytest.mark.parametrize(
@@ -213,19 +229,81 @@ async def test_a_step_goes_on_as_it_was_while_events_wait_that_it_would_hear_no_
 
 async def test_what_is_sent_after_the_edit_holds_nothing_up(js: JetStream, settings: Settings) -> None:
     async with running(settings) as broker:
-        await broker.ensure(KEY, bound(BOTH, settings=settings))
+        await broker.ensure(KEY, bound(THREE, settings=settings))
         await send(js, "b", 2)
         edited = bound(PLAIN, settings=settings)
-        assert (await broker.ensure(KEY, edited)).problem is not None
+        assert begins(await broker.ensure(KEY, edited)) == "2 events wait on b"
         await send(js, "b", 3)
+        await send(js, "c", 1)
         await settle(settings, "work", 1)
-        problem = (await broker.ensure(KEY, edited)).problem
-        assert problem is not None
-        assert problem.message.startswith("1 event waits on b,")
+        assert begins(await broker.ensure(KEY, edited)) == "1 event waits on b"
         await settle(settings, "work", 1)
         assert (await broker.ensure(KEY, edited)).problem is None
         found = await admin.consumer_info(js, names.stream(KEY.namespace), "work")
+        assert found is not None
         assert not any(".b" in subject for subject in admin.filters(found["config"]))
+
+
+async def test_what_is_in_hand_holds_an_edit_up(js: JetStream, settings: Settings) -> None:
+    async with running(settings) as broker:
+        await broker.ensure(KEY, bound(BOTH, settings=settings))
+        await send(js, "b", 2)
+        edited = bound(PLAIN, settings=settings)
+        async with taken(settings, "work", 2) as messages:
+            assert begins(await broker.ensure(KEY, edited)) == "2 events wait on b"
+            for message in messages:
+                await message.ack_sync()
+        assert (await broker.ensure(KEY, edited)).problem is None
+
+
+async def test_events_that_the_step_goes_on_hearing_hold_nothing_up(js: JetStream, settings: Settings) -> None:
+    async with running(settings) as broker:
+        await broker.ensure(KEY, bound(BOTH, settings=settings))
+        await send(js, "a", 2)
+        assert (await broker.ensure(KEY, bound(PLAIN, settings=settings))).problem is None
+
+
+async def test_a_partition_that_is_ahead_gives_up_nothing_of_the_others(js: JetStream, settings: Settings) -> None:
+    async with running(settings) as broker:
+        await broker.ensure(KEY, bound(IN_ORDER, settings=settings))
+        await send(js, "b", 2, partition=0)
+        await send(js, "b", 1, partition=1)
+        edited = bound(PLAIN, settings=settings)
+        assert begins(await broker.ensure(KEY, edited)) == "3 events wait on b"
+        await send(js, "b", 3, partition=1)
+        await settle(settings, names.durable("work", 1), 3)
+        assert begins(await broker.ensure(KEY, edited)) == "2 events wait on b"
+        await settle(settings, names.durable("work", 0), 2)
+        assert (await broker.ensure(KEY, edited)).problem is None
+
+
+async def test_another_topic_that_is_taken_later_is_counted_from_then_on(js: JetStream, settings: Settings) -> None:
+    async with running(settings) as broker:
+        await broker.ensure(KEY, bound(THREE, settings=settings))
+        await send(js, "b", 1)
+        without_b = bound({"event": {"topics": ["a", "c"]}}, settings=settings)
+        assert begins(await broker.ensure(KEY, without_b)) == "1 event waits on b"
+        await send(js, "c", 2)
+        await send(js, "b", 1)
+        edited = bound(PLAIN, settings=settings)
+        assert begins(await broker.ensure(KEY, edited)) == "1 event waits on b, 2 events wait on c"
+        await send(js, "c", 1)
+        await settle(settings, "work", 1)
+        assert begins(await broker.ensure(KEY, edited)) == "2 events wait on c"
+        await settle(settings, "work", 2)
+        assert (await broker.ensure(KEY, edited)).problem is None
+
+
+async def test_a_topic_that_was_given_back_meanwhile_is_counted_anew(js: JetStream, settings: Settings) -> None:
+    before, edited = bound(BOTH, settings=settings), bound(PLAIN, settings=settings)
+    async with running(settings) as broker:
+        await broker.ensure(KEY, before)
+        await send(js, "b", 1)
+        assert begins(await broker.ensure(KEY, edited)) == "1 event waits on b"
+        assert (await broker.ensure(KEY, before)).problem is None
+        await settle(settings, "work", 1)
+        await send(js, "b", 2)
+        assert begins(await broker.ensure(KEY, edited)) == "2 events wait on b"
 
 
 async def test_events_that_a_person_gives_up_hold_nothing_up(js: JetStream, settings: Settings) -> None:

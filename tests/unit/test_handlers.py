@@ -18,6 +18,7 @@ FILE = "steps/pay_step.py"
 CONFIG = 'config = {"triggers": [{"event": {"topics": ["a"]}}]}\n'
 STATE = 'config = {"triggers": [{"state": {"group": "orders"}}]}\n'
 MODEL = "from pydantic import BaseModel\nclass Order(BaseModel):\n    id: str\n"
+CRON = 'config = {"triggers": [{"cron": {"schedule": "@daily"}}]}\n'
 BATCH = 'config = {"triggers": [{"event": {"topics": ["a"], "batch": {}}}]}\n'
 API = 'config = {"triggers": [{"api": {"method": "POST", "path": "/x"}}]}\n'
 
@@ -52,6 +53,16 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
             "from bema import Request\n" + CONFIG + "async def handler(request: Request, ctx): ...\n",
             f"{FILE}: expected handler(input, ctx) for triggers other than api, found an input of type Request",
             id="a request where none comes",
+        ),
+        pytest.param(
+            "from bema import Request\n" + CRON + "async def handler(request: Request, ctx): ...\n",
+            f"{FILE}: expected handler(input, ctx) for triggers other than api, found an input of type Request",
+            id="a request of a schedule",
+        ),
+        pytest.param(
+            "from bema import Request\n" + STATE + "async def handler(request: Request, ctx): ...\n",
+            f"{FILE}: expected handler(input, ctx) for triggers other than api, found an input of type Request",
+            id="a request of a change",
         ),
         pytest.param(
             MODEL + STATE + "async def handler(order: Order, ctx): ...\n",
@@ -265,6 +276,20 @@ SCHEMA = {
             id="none, for a change",
         ),
         pytest.param(
+            "from bema import Request\n"
+            + 'config = {"triggers": [{"api": {"path": "/x"}}, {"event": {"topics": ["a"]}}]}\n'
+            + "def handler(input: Request, ctx): ...",
+            [{"api": {"method": "GET", "path": "/x", "maxBodyBytes": "1Mi"}}, {"event": {"topics": ["a"]}}],
+            id="none, for a request that only one of two triggers gives",
+        ),
+        pytest.param(
+            MODEL
+            + 'config = {"triggers": [{"event": {"topics": ["a"]}}, {"state": {"group": "orders"}}]}\n'
+            + "def handler(order: Order, ctx): ...",
+            [{"event": {"topics": ["a"], "input": SCHEMA}}, {"state": {"group": "orders"}}],
+            id="an event's beside a change, from the annotation",
+        ),
+        pytest.param(
             "from bema import Request\n" + MODEL + API + "def handler(request: Request[Order], ctx): ...",
             [{"api": {"method": "POST", "path": "/x", "body": SCHEMA, "maxBodyBytes": "1Mi"}}],
             id="a body's, from the annotation",
@@ -440,6 +465,21 @@ def test_a_condition_may_be(load: Load, condition: str) -> None:
     assert spec.dump()["triggers"] == [
         {"event": {"topics": ["a"], "condition": {"$comment": "decided by a function in the Step's code"}}}
     ]
+
+
+def test_a_tick_may_have_a_condition(load: Load) -> None:
+    config = CRON.replace('"@daily"', '"@daily", "condition": lambda tick, ctx: True')
+    spec = handlers.spec_of(load(config + "def handler(): ..."), {"entrypoint": FILE, "image": "none"})
+    assert [trigger.cron and trigger.cron.condition for trigger in spec.triggers] == [{"$comment": handlers.FUNCTION}]
+
+
+def test_the_handler_of_a_batch_takes_a_list(load: Load) -> None:
+    found = load(MODEL + BATCH + "def handler(order: Order, ctx): ...")
+    with pytest.raises(errors.StepInvalid) as caught:
+        handlers.spec_of(found, {"entrypoint": FILE, "image": "none"})
+    assert str(caught.value) == (
+        f"{FILE}: expected handler(inputs: list[Order], ctx) for a trigger with a batch, found an input of type Order"
+    )
 
 
 def test_a_config_is_left_as_its_author_wrote_it(load: Load) -> None:

@@ -15,6 +15,10 @@ NOW = "2026-01-01T00:00:00Z"
 
 def subject(reason: str = "RollingOut", uid: str = "u") -> Subject:
     status = {"conditions": [{"type": "Ready", "status": "False", "reason": reason}]}
+    return told_before(status, uid)
+
+
+def told_before(status: dict[str, Any], uid: str = "u") -> Subject:
     return Subject(Key("shop", "pay"), uid, 1, NOW, deleting=False, status=status)
 
 
@@ -93,6 +97,25 @@ async def test_what_lasts_or_comes_and_goes_is_told_once() -> None:
     clock.now = events.AGAIN
     await tell(subject(), ready(Reason.CRASH_LOOP))
     assert [made["reason"] for made in api.made] == ["CrashLoop", "ImagePullFailed", "CrashLoop", "CrashLoop"]
+
+
+async def test_what_was_so_before_the_operator_started_is_not_told_again() -> None:
+    api, clock = Api(), Clock()
+    tell = writer(api, clock).tell
+    await tell(subject("CrashLoop"), ready(Reason.CRASH_LOOP))
+    clock.now = events.AGAIN
+    await tell(subject("CrashLoop"), ready(Reason.CRASH_LOOP))
+    assert api.made == []
+    workload = {"type": "WorkloadReady", "status": "False", "reason": "CrashLoop"}
+    without_broker = {"type": "Ready", "status": "False", "reason": "BrokerUnavailable"}
+    await tell(told_before({"conditions": [without_broker, workload]}), ready(Reason.CRASH_LOOP))
+    assert [made["reason"] for made in api.made] == ["CrashLoop"]
+
+
+async def test_a_step_that_is_ready_is_no_event() -> None:
+    api = Api()
+    await writer(api, Clock()).tell(subject(), ready(Reason.CRASH_LOOP, ConditionStatus.TRUE))
+    assert api.made == []
 
 
 async def test_without_the_right_to_write_events_the_work_goes_on() -> None:

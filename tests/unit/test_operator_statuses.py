@@ -297,6 +297,12 @@ def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     assert times == {"Ready": BEFORE, "Progressing": NOW, "WorkloadReady": NOW, "SubscriptionReady": NOW}
 
 
+def test_a_long_message_is_cut() -> None:
+    refused = Problem(Reason.APPLY_REFUSED, "x" * 5000)
+    found = conditions(deployed({}, refused=refused))
+    assert found["Ready"] == ("False", "ApplyRefused", "x" * 4095 + "…")
+
+
 def test_a_status_is_written_only_when_it_differs() -> None:
     facts = deployed(DONE)
     written = statuses.status(facts, BEFORE).dump()

@@ -74,8 +74,8 @@ class Broker:
         self._away = 0
         """Seconds since the broker was last there."""
         self._locks: dict[str, asyncio.Lock] = {}
-        self._edited: dict[Key, int] = {}
-        """Where the stream was when a Step was first asked to hear less than what waits for it."""
+        self._edited: dict[Key, dict[str, int]] = {}
+        """Of Steps that are to hear less than what waits for them: where the stream was when each topic was taken."""
 
     async def run(self) -> None:
         """Connect, however long it takes, and stay connected until cancelled."""
@@ -136,6 +136,7 @@ class Broker:
             self._unanswered.add(key)
             return Subscription(self._problem(errors.BrokerUnavailable("not connected")))
         if held is not None and held.digest == digest:
+            self._edited.pop(key, None)
             return self._subscribed(binding)
         try:
             js = self._connected()
@@ -159,9 +160,11 @@ class Broker:
         return Subscription(created=self._created.get(binding.stream.name, ""), leftovers=leftovers)
 
     async def _unheard(self, js: JetStream, key: Key, binding: Binding, discards: frozenset[str]) -> dict[str, int]:
-        """Events that wait on topics which the Step is to hear no more: those that were there when it was first asked,
-        or somebody who goes on sending would keep the Step as it is for ever."""
-        waiting = await subscriptions.unheard(js, binding, until=self._edited.get(key))
+        """Events that wait on topics which the Step is to hear no more: those that were there when the topic was taken
+        from it, or somebody who goes on sending would keep the Step as it is for ever."""
+        edited = self._edited.get(key, {})
+        taken = await subscriptions.unheard(js, binding, until=edited)
+        waiting = {topic: count for topic, count in taken.items() if count}
         given_up = {topic: count for topic, count in waiting.items() if topic in discards}
         for topic, count in given_up.items():
             text = "The Step gives up %d events that wait on %s, as its annotation says"
@@ -169,8 +172,9 @@ class Broker:
         left = {topic: count for topic, count in waiting.items() if topic not in discards}
         if not left:
             self._edited.pop(key, None)
-        elif key not in self._edited:
-            self._edited[key] = await admin.last_sequence(js, binding.stream.name)
+        elif edited.keys() != taken.keys():
+            last = await admin.last_sequence(js, binding.stream.name)
+            self._edited[key] = {topic: edited.get(topic, last) for topic in taken}
         return left
 
     async def release(self, key: Key, namespace_uid: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,21 +151,29 @@ async def _of_step(js: JetStream, stream: str, step: str) -> dict[str, ConsumerS
     return {durable: state for durable, state in states.items() if admin.step_of(state) == step}
 
 
-async def unheard(js: JetStream, binding: Binding, *, until: int | None) -> dict[str, int]:
-    """Events that wait for the Step on topics which it is to hear no more, by topic; up to a sequence, if one is given.
-    Asks for the Step's own consumers: an app may have a thousand."""
+async def unheard(js: JetStream, binding: Binding, *, until: Mapping[str, int]) -> dict[str, int]:
+    """Topics that the Step's consumers hear and the Step is to hear no more, with how many events wait on each; on a
+    topic in `until` only those up to its sequence. Asks for the Step's own consumers: an app may have a thousand."""
     stream, root = binding.stream.name, binding.root
     heard = {topic for event in binding.events for topic in event.topics}
-    found: Counter[str] = Counter()
+    found: dict[str, int] = {}
     main = await admin.consumer_info(js, stream, names.durable(binding.step))
     for info in [*([main] if main is not None else []), *await _of_partitions(js, binding)]:
-        for subject in admin.filters(info["config"]) if info["num_pending"] + info["num_ack_pending"] else ():
+        for subject in admin.filters(info["config"]):
             if not subject.startswith(names.events(root)[:-1]) or (topic := names.topic_of(root, subject)) in heard:
                 continue
-            waiting = await admin.count(js, stream, subject, start=int(info["ack_floor"]["stream_seq"]) + 1)
-            later = await admin.count(js, stream, subject, start=until + 1) if waiting and until is not None else 0
-            found[topic] += waiting - later
-    return {topic: waiting for topic, waiting in sorted(found.items()) if waiting > 0}
+            found[topic] = found.get(topic, 0) + await _waiting(js, stream, info, subject, until.get(topic))
+    return dict(sorted(found.items()))
+
+
+async def _waiting(js: JetStream, stream: str, info: Mapping[str, Any], subject: str, until: int | None) -> int:
+    """Events of a subject up to a sequence, if one is given, that a consumer has not finished."""
+    if info["num_pending"] + info["num_ack_pending"] == 0:
+        return 0
+    waiting = await admin.count(js, stream, subject, start=int(info["ack_floor"]["stream_seq"]) + 1)
+    later = await admin.count(js, stream, subject, start=until + 1) if waiting and until is not None else 0
+    # A consumer may be ahead of that sequence
+    return max(0, waiting - later)
 
 
 async def unwatch(js: JetStream, stream: str, step: str) -> None:
