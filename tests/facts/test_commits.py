@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from bema.contract import errors
-from bema.ports.jetstream import WRONG_SEQUENCE, Outgoing
+from bema.ports.jetstream import BATCH_ID, WRONG_SEQUENCE, Outgoing
 from tests.support import facts, waits
 from tests.support.brokers import NatsServer
 from tests.support.facts import Place, raw_batch
@@ -27,6 +27,13 @@ async def test_a_batch_is_stored_whole_with_all_it_expected(place: Place) -> Non
         ]
     )
     assert (last, await place.count()) == (first + 3, 4)
+
+
+async def test_a_batch_of_one_is_told_by_its_id_like_any_other(place: Place) -> None:
+    sequence = await place.js.publish_batch([Outgoing(place.subject("alone"), b"1")], id="one", always=True)
+    stored = await place.last("alone")
+    assert stored is not None
+    assert (stored.sequence, stored.headers[BATCH_ID], await place.count()) == (sequence, "one", 1)
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 2], ids=["first", "middle", "last"])

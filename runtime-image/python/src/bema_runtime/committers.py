@@ -293,7 +293,7 @@ class Committer:
                     return
                 rest = [message for message in await self._prepare([commit]) if wholes.key(message) in missing]
                 tries.append((_batch_id(), rest))
-                await self._js.publish_batch(rest, id=tries[-1][0])
+                await self._js.publish_batch(rest, id=tries[-1][0], always=True)
                 return
             except errors.BrokerError as error:
                 log.debug("The rest of a commit was not stored (%s); trying again", error)

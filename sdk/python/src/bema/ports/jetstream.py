@@ -181,11 +181,14 @@ class JetStream:
         """Store one message; its sequence. Raises `BrokerRefused`, `BrokerUnavailable` or `PayloadTooLarge`."""
         return await self._send(b"", message, "", timeout)
 
-    async def publish_batch(self, messages: Sequence[Outgoing], *, id: str = "", timeout: float = 5.0) -> int:
-        """Store all messages or none; the sequence of the last. `id` is the batch's, at most 64 characters. Raises
+    async def publish_batch(
+        self, messages: Sequence[Outgoing], *, id: str = "", always: bool = False, timeout: float = 5.0
+    ) -> int:
+        """Store all messages or none; the sequence of the last. `id` is the batch's, at most 64 characters; a message
+        alone goes without, which is faster, unless `always` a batch is asked for, to be told by its id. Raises
         `BrokerRefused`, after which it *may* have happened all the same (an earlier copy of the batch), or
         `BrokerUnavailable`, after which nobody knows; or `PayloadTooLarge`, and nothing was sent."""
-        if len(messages) == 1:
+        if len(messages) == 1 and not always:
             return await self.publish(messages[0], timeout=timeout)
         batch = f"{BATCH_ID}: {id or secrets.token_hex(8)}\r\n{BATCH_SEQUENCE}: "
         largest = self.connection.max_payload
