@@ -28,6 +28,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bema.clusters import watches
 from bema.contract import names
 from bema_operator import kinds, kube, metrics, plans, settings
 from bench.measures import Measure, Round, cpu_seconds, measure
@@ -95,6 +96,20 @@ class World:
 
         await at_once(say, await self.api.list(kinds.DEPLOYMENT))
 
+    async def until_reported(self, count: int, version: str) -> None:
+        """Until so many Steps have a status, as a watch tells: it is written when all of their children are there."""
+        reported: set[str] = set()
+        async with asyncio.timeout(PATIENCE):
+            while len(reported) < count:
+                events = watches.follow(self.api, kinds.STEP, None, version)
+                async with contextlib.aclosing(events) as news:
+                    async for event in news:
+                        version = event.version
+                        if event.object.get("status", {}).get("observedGeneration") == 1:
+                            reported.add(event.object["metadata"]["uid"])
+                        if len(reported) == count:
+                            return
+
     async def until_settled(self, operator: Operator) -> None:
         """Until every Step is Ready, and its backlog known where it hears events."""
         deadline = time.monotonic() + PATIENCE
@@ -133,11 +148,19 @@ class World:
         return Requests(dict(counts))
 
     @contextlib.asynccontextmanager
-    async def operator(self) -> AsyncIterator[Operator]:
-        """An operator as a process of its own, filled and connected."""
+    async def operator(self, *more: str) -> AsyncIterator[Operator]:
+        """An operator as a process of its own, filled and connected. `more` are arguments of its command line."""
         health, measured = ports.free(), ports.free()
         arguments = ["--kubeconfig", str(self.plane.kubeconfig), "--nats-urls", self.nats.url, "--memory-streams"]
-        arguments += ["--health-port", str(health), "--metrics-port", str(measured), "--health-host", "127.0.0.1"]
+        arguments += [
+            "--health-port",
+            str(health),
+            "--metrics-port",
+            str(measured),
+            "--health-host",
+            "127.0.0.1",
+            *more,
+        ]
         with (self.folder / "operator.log").open("ab") as log:
             process = subprocess.Popen([sys.executable, "-m", "bema_operator", *arguments], stdout=log, stderr=log)
         operator = Operator(process, health, measured, self.folder / "operator.log")
@@ -287,10 +310,12 @@ async def arrive(count: int) -> Arrival:
     async with world() as place:
         await place.make_namespaces(count)
         async with place.operator() as operator:
+            version = (await place.api.listed(kinds.STEP)).version
             before, began = cpu_seconds(operator.process.pid), time.monotonic()
+            reported = asyncio.create_task(place.until_reported(count, version))
             await place.create(count)
             created = time.monotonic()
-            await until(lambda: operator.is_idle(count), "every status", operator.last_words)
+            await reported
             ended, cpu = time.monotonic(), cpu_seconds(operator.process.pid) - before
             first = step(0)["metadata"]
             found = await place.api.get(kinds.STEP, first["name"], first["namespace"])

@@ -12,6 +12,7 @@ import pytest
 
 from bema.clusters import watches
 from bema.clusters.errors import Expired, Gone
+from bema.contract import names
 from bema_operator import kinds
 from bench import scale
 from tests.support import waits
@@ -61,6 +62,40 @@ async def test_what_happens_while_nobody_hears_is_noticed_afterwards() -> None:
 
         await waits.until(is_noticed, "one Step to be forgotten and one Service made again", timeout=PATIENCE)
         assert not await exists(place, kinds.STEP, gone)
+
+
+async def test_an_upgrade_replaces_the_pods_of_ten_steps_at_a_time() -> None:
+    async with served(14) as (place, operator):
+        operator.process.terminate()
+        await asyncio.to_thread(operator.process.wait, PATIENCE)
+        async with place.operator("--runtime-image", "newer:1"):
+            waiting = await upgraded(place, 10)
+            ready, progressing = waiting[0]["status"]["conditions"][:2]
+            assert (ready["status"], progressing["status"], progressing["reason"]) == ("True", "False", "RolloutQueued")
+            in_front = progressing["message"].removeprefix("New pods follow, after those of ").rstrip(".").split(", ")
+            assert len(in_front) == 10
+            # What a person changes does not wait.
+            name, namespace = (waiting[0]["metadata"][key] for key in ("name", "namespace"))
+            path = kinds.STEP.path(namespace, name)
+            merge = "application/merge-patch+json"
+            await place.api.call("PATCH", path, body={"spec": {"timeoutSeconds": 7}}, content_type=merge)
+            await upgraded(place, 11)
+            await place.roll_out()
+            await upgraded(place, 14)
+
+
+async def upgraded(place: scale.World, count: int) -> list[scale.Object]:
+    """Wait until so many Deployments have the new image and every other Step says that it waits; those Steps."""
+
+    async def waiting() -> list[scale.Object] | None:
+        found = await place.api.list(kinds.DEPLOYMENT, None, labelSelector=names.LABEL_STEP)
+        old = {item["metadata"]["name"] for item in found if images(item) != ["newer:1"]}
+        steps = await place.api.list(kinds.STEP)
+        queued = [item for item in steps if item["status"]["conditions"][1]["reason"] == "RolloutQueued"]
+        is_so = len(found) - len(old) == count and {item["metadata"]["name"] for item in queued} == old
+        return [*queued, *steps] if is_so else None
+
+    return list(await waits.until(waiting, f"{count} Deployments to be upgraded", timeout=PATIENCE))
 
 
 async def test_a_field_that_somebody_edits_is_repaired_within_two_seconds() -> None:

@@ -36,6 +36,7 @@ def live(stamped: dict[str, Any], available: int = 1, **metadata: Any) -> dict[s
 
 
 CHILD = live(DEPLOYMENT)
+OLDER = live(ownership.stamp({**manifest("Deployment", "a"), "spec": {"replicas": 1}}))
 EXTRA = live(ownership.stamp(manifest("Service", "a")))
 SETTLED = Facts(subject=SUBJECT, spec=RUNNING, wanted=[DEPLOYMENT], children=[CHILD], subscription=Subscription())
 AWAY = Subscription(Problem(Reason.BROKER_UNAVAILABLE, ""))
@@ -57,6 +58,7 @@ CASES: list[tuple[str, Facts, decisions.Action]] = [
     ("there is neither a broker nor a workload", SETTLED.with_(subscription=AWAY, children=[]), Report()),
     ("the API server refuses an object", SETTLED.with_(refused=REFUSED, children=[]), Report()),
     ("a name is taken", SETTLED.with_(taken=["Service shop/a"], children=[]), Report()),
+    ("others are rolled out first", SETTLED.with_(ahead=[Key("shop", "b")], children=[OLDER]), Report()),
     ("children differ", SETTLED.with_(children=[]), Apply()),
     ("there are children too many", SETTLED.with_(children=[CHILD, EXTRA]), Prune()),
     ("it is not ready and nobody knows why", UNREADY.with_(patience_over=True), LookAtPods()),

@@ -11,8 +11,8 @@ from lupa import lua51
 
 from bema.contract import crds
 from bema.contract.statuses import Reason
-from bema_operator import statuses
-from bema_operator.facts import Facts, Problem, Subscription
+from bema_operator import ownership, statuses
+from bema_operator.facts import Facts, Key, Problem, Subscription
 from tests.support import kstatuses
 from tests.support.kstatuses import Result
 from tests.support.step_facts import (
@@ -84,6 +84,7 @@ LOST = deployed(
 )
 ZERO = {"observedGeneration": 5}
 
+NEWER = ownership.stamp({**manifest("Deployment"), "spec": {"replicas": 2, "minReadySeconds": 1}})
 SITUATIONS: list[tuple[str, Facts, str]] = [
     ("all pods are ready", deployed(DONE), HEALTHY),
     ("a noop", Facts(subject=subject(), spec=spec()), HEALTHY),
@@ -91,6 +92,7 @@ SITUATIONS: list[tuple[str, Facts, str]] = [
     ("an api Step without events", deployed(DONE, spec=spec(API)), HEALTHY),
     ("scaled to zero by hand", alone("Deployment", ZERO, 0, spec=spec(EVENT, replicas=0)), HEALTHY),
     ("the broker lost its data yesterday", LOST, HEALTHY),
+    ("its new pods have to wait", deployed(DONE, wanted=[NEWER], ahead=[Key("shop", "b")]), HEALTHY),
     ("suspended", alone("Deployment", ZERO, 0, spec=spec(EVENT, suspend=True)), SUSPENDED),
     ("a suspended schedule", alone("CronJob", {}, spec=spec(CRON, suspend=True)), SUSPENDED),
     ("objects are still to be applied", deployed({}, children=[]), PROGRESSING),

@@ -110,6 +110,11 @@ def has_name_taken(facts: Facts) -> bool:
     return bool(facts.taken)
 
 
+def waits_for_its_turn(facts: Facts) -> bool:
+    """All but its Deployment was applied."""
+    return bool(facts.ahead)
+
+
 def has_differing_children(facts: Facts) -> bool:
     return bool(facts.differing)
 
@@ -140,6 +145,7 @@ TABLE = (
     Row("there is neither a broker nor a workload", has_no_broker_and_no_workload, Report()),
     Row("the API server refuses an object", is_refused, Report()),
     Row("a name is taken", has_name_taken, Report()),
+    Row("others are rolled out first", waits_for_its_turn, Report()),
     Row("children differ", has_differing_children, Apply()),
     Row("there are children too many", has_surplus_children, Prune()),
     Row("it is not ready and nobody knows why", is_unready_for_unknown_reasons, LookAtPods()),

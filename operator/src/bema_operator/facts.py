@@ -68,6 +68,16 @@ class Subject:
         return bool(self.status.get("observedGeneration", UNSEEN_GENERATION) != UNSEEN_GENERATION)
 
     @property
+    def is_ready(self) -> bool:
+        """Whether the status says of this generation that it is Ready."""
+        ready: Object = next((item for item in self.status.get("conditions", ()) if item.get("type") == "Ready"), {})
+        return (
+            self.status.get("observedGeneration") == self.generation
+            and ready.get("observedGeneration") == self.generation
+            and ready.get("status") == "True"
+        )
+
+    @property
     def stream_created(self) -> str:
         """When the stream was made that the Step was subscribed to; empty when it never was."""
         return str(self.status.get("streamCreated") or "")
@@ -97,6 +107,8 @@ class Facts:
     """Of a noop: whether no consumer is left of a time when it heard events."""
     refused: Problem | None = None
     """What the API server said to the last apply, if it refused for good."""
+    ahead: Sequence[Key] = ()
+    """Steps that are rolled out before this one's pods are replaced."""
     pods: Sequence[Object] | None = None
     """Pods of a Step that is not rolled out; None: not looked at."""
     patience_over: bool = False

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 FIRST_BACKOFF = 1.0
 LAST_BACKOFF = 300.0
-LONGEST_OVERDUE = 10.0
+LONGEST_OVERDUE = 30.0
 """How long a second look gives way to news, in seconds."""
 
 

@@ -14,7 +14,20 @@ from typing import Any, assert_never
 from bema.contract import names
 from bema.contract.bindings import Binding
 from bema.contract.statuses import Reason
-from bema_operator import brokers, caches, decisions, events, facts, kinds, kube, metrics, ownership, plans, statuses
+from bema_operator import (
+    brokers,
+    caches,
+    decisions,
+    events,
+    facts,
+    kinds,
+    kube,
+    metrics,
+    ownership,
+    plans,
+    rollouts,
+    statuses,
+)
 from bema_operator.facts import Facts, Key, Object, Problem, Subject
 from bema_operator.manifests import parts
 from bema_operator.plans import Plan
@@ -33,6 +46,8 @@ BROKER_AGAIN = 15.0
 """When to ask the broker again that refused or did not answer; a reconnect brings the Step back at once."""
 BACKLOG_AGAIN = 5.0
 """When to look again whether events are done that a Step is to hear no more: nobody tells."""
+TURN_AGAIN = 2.0
+"""When to ask again whether it is a Step's turn to have its pods replaced."""
 LET_GO_AGAIN = 30.0
 """When to look again whether the consumers of a Step that hears no events are needed no more: nobody tells."""
 PLANS_KEPT = 200
@@ -72,6 +87,7 @@ class Reconciler:
         self._plans: collections.OrderedDict[Key, tuple[str, int, Plan]] = collections.OrderedDict()
         """Those of the Steps that were looked at last: a plan takes far more memory than all else about a Step."""
         self._unready: dict[Key, float] = {}
+        self._turns = rollouts.Turns()
         self._lost: set[tuple[str, str]] = set()
         """Apps and the creation times of their new streams whose loss was counted."""
 
@@ -97,6 +113,7 @@ class Reconciler:
         self._broker.forget(key)
         self._plans.pop(key, None)
         self._unready.pop(key, None)
+        self._turns.done(key)
         if key.namespace not in self._cache.apps():
             # The next namespace of this name may be another one.
             self._namespaces.pop(key.namespace, None)
@@ -150,6 +167,8 @@ class Reconciler:
     def _is_patience_over(self, seen: Facts) -> bool:
         if seen.rollout is None or seen.rollout.is_done:
             self._unready.pop(seen.subject.key, None)
+            if not seen.differing:
+                self._turns.done(seen.subject.key)
             return False
         # After a restart of ours, a Step that was unready already has been waited for enough.
         waited = PATIENCE if statuses.was_unready(seen.subject) else 0.0
@@ -207,6 +226,9 @@ class Reconciler:
 
     async def _apply(self, seen: Facts) -> Facts:
         for manifest in seen.differing:
+            if rollouts.is_unasked(seen, manifest) and not self._turns.take(seen.subject.key):
+                seen = seen.with_(ahead=self._turns.holders)
+                continue
             try:
                 if seen.live(manifest) is not None:
                     await self._write(seen.subject, manifest, "Changed")
@@ -317,6 +339,8 @@ class Reconciler:
         if seen.rollout is not None and not seen.rollout.is_done:
             waited = self._clock() - self._unready.get(seen.subject.key, self._clock())
             return min(max(PATIENCE, waited / 2), LONGEST_PAUSE)
+        if seen.ahead:
+            return TURN_AGAIN
         if not seen.released or (seen.subscription is not None and seen.subscription.leftovers):
             return LET_GO_AGAIN
         return statuses.told_for(seen, self._time()) or None

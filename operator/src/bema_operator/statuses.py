@@ -226,7 +226,7 @@ def _not_applied(facts: Facts) -> Problem | None:
             f"{taken} exists and was not made for this Step: expected an object that the Step controls; "
             "rename the Step, or delete the object.",
         )
-    if facts.differing:
+    if facts.differing and not facts.ahead:
         waiting = ", ".join(f"{item['kind']} {item['metadata']['name']}" for item in facts.differing)
         no_broker = facts.subscription.problem if facts.subscription else None
         return no_broker or Problem(Reason.ROLLING_OUT, f"To apply: {waiting}.")
@@ -234,6 +234,9 @@ def _not_applied(facts: Facts) -> Problem | None:
 
 
 def _progressing(facts: Facts, workload: Verdict) -> Verdict:
+    if workload.is_true and facts.ahead:
+        text = f"New pods follow, after those of {', '.join(map(str, facts.ahead))}."
+        return Verdict(ConditionStatus.FALSE, Reason.ROLLOUT_QUEUED, text)
     if workload.is_true:
         return Verdict(ConditionStatus.FALSE, Reason.RECONCILED)
     rollout = facts.rollout

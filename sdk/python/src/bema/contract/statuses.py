@@ -47,6 +47,9 @@ class Reason(StrEnum):
     """The cluster has what the Step asks for."""
     ROLLING_OUT = "RollingOut"
     """New pods are being started; the message says how many are up to date."""
+    ROLLOUT_QUEUED = "RolloutQueued"
+    """The operator makes something else of the Step than before, as after an upgrade; the pods of other Steps are
+    replaced first, and the message names them."""
     SCHEDULED = "Scheduled"
     """The CronJob is in place and starts a run at the next tick."""
     SUBSCRIBED = "Subscribed"
