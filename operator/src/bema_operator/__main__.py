@@ -15,11 +15,15 @@ from typing import Any
 
 import kopf
 
+from bema.contract import apps as contract
+from bema.contract.retentions import Quota
 from bema_operator import (
+    apps,
     brokers,
     caches,
     handlers,
     janitors,
+    kinds,
     kube,
     logs,
     metrics,
@@ -36,6 +40,9 @@ log = logging.getLogger(__name__)
 
 STUCK_SECONDS = 300.0
 """A queue whose head is older, or a reconcile that takes longer, will not come loose by itself."""
+
+APP_WORKERS = 2
+"""Apps that are looked at at once: little is to be done about one."""
 
 BROKER_SECONDS = 5.0
 """How long to wait for NATS at the start."""
@@ -67,26 +74,44 @@ class Operator:
         self.api = api = kube.Kube(found, self.measures)
         self.cache = caches.Cache()
         self.queue = queues.Queue()
-        self.broker = brokers.Broker(options, self.measures, self._look_at)
+        self.broker = brokers.Broker(options, self.measures, self._look_at, look_at_app=self._look_at_app)
         self.reconciler = reconciles.Reconciler(
             options, self.cache, api, self.broker, measures=self.measures, clock=clock, time=now
         )
         self.workers = queues.Workers(self.queue, self.reconciler.reconcile, count=options.workers, clock=clock)
-        self.lists = sweeps.Lists(options, self.cache, api, look_at=self._look_at, clock=clock)
+        self.apps = apps.Apps(self.cache, api, self.broker, look_at=self._look_at, clock=clock, time=now)
+        self.app_workers = queues.Workers(queues.Queue(), self.apps.reconcile, count=APP_WORKERS, clock=clock)
+        self.lists = sweeps.Lists(options, self.cache, api, news=self._news, clock=clock)
         self.orphans = sweeps.Orphans(options, self.cache, api, self.broker, measures=self.measures, clock=clock)
-        self.janitors = janitors.Janitors(options, api, self.broker, measures=self.measures)
+        self.janitors = janitors.Janitors(
+            options, api, self.broker, measures=self.measures, app=self.apps.plan, swept=self._swept
+        )
         entrance = watches.Entrance(found, self.ear)
-        self.doors = handlers.Doors(self.cache, entrance, self.ear, self._look_at, self.lists.ask)
+        self.doors = handlers.Doors(self.cache, entrance, self.ear, self._news, self.lists.ask)
         self.is_filled = False
         self._is_watching = asyncio.Event()
         self._stopping = asyncio.Event()
         self._is_told = False
-        """Whether a signal has asked for the end."""
+        """Whether the end is meant: a signal asks for it, or another start."""
         self._kopf_stop = asyncio.Event()
         self._clock = clock
 
     def _look_at(self, key: Key) -> None:
         self.workers.add(key)
+
+    def _look_at_app(self, namespace: str) -> None:
+        self.app_workers.add(Key(namespace, contract.NAME))
+
+    def _news(self, kind: kinds.Kind, key: Key) -> None:
+        if kind is not kinds.APP:
+            self._look_at(key)
+        if kind in (kinds.APP, kinds.STEP):
+            # An App says how many Steps there are.
+            self._look_at_app(key.namespace)
+
+    def _swept(self, namespace: str, quota: Quota) -> None:
+        if self.apps.note(namespace, quota):
+            self._look_at_app(namespace)
 
     def alive(self) -> list[str]:
         """Why the process should be started again. Not because of an API server that is away: that would not help."""
@@ -111,7 +136,10 @@ class Operator:
         """Fill the cache, then work until told to stop. Raises what made a part end by itself."""
         await self.lists.fill()
         for kind in watches.WATCHED:
-            self.ear.hear(kind.plural)
+            if kind in self.lists.watched:
+                self.ear.hear(kind.plural)
+            else:
+                self.ear.ignore(kind.plural)
         self.is_filled = True
         log.info("Serving %d Steps", len(self.cache.steps()))
         async with asyncio.TaskGroup() as group:
@@ -139,19 +167,31 @@ class Operator:
         return [
             self.broker.run(),
             self._work(),
+            self.app_workers.run(),
             sweeps.every(options.resync_seconds, self.lists.refresh_all, what="list what is watched"),
             sweeps.every(sweeps.RELIST_PAUSE, self.lists.answer, what="list again what kopf listed"),
             sweeps.every(options.backlog_seconds, self._look_at_backlogs, what="read backlogs"),
             sweeps.every(options.janitor_seconds, self._clean, what="sweep the apps' streams"),
             sweeps.every(self.orphans.pause, self._sweep, what="look for orphaned consumers"),
+            *(() if kinds.APP in self.lists.watched else (self._wait_for_apps(),)),
         ]
+
+    async def _wait_for_apps(self) -> None:
+        """kopf watches what there is when it starts."""
+
+        async def look() -> None:
+            if await self.lists.are_apps_served():
+                log.warning("Apps are served now; this process ends, for the next one to watch them")
+                self._told()
+
+        await sweeps.every(self.options.resync_seconds, look, what="see whether Apps are served")
 
     async def _watch(self) -> None:
         """Let kopf watch until it is told to stop."""
         where: dict[str, Any] = {"namespaces": [self.options.namespace]} if self.options.namespace else {}
         ours = asyncio.all_tasks()
         try:
-            doors = handlers.registry(self.doors)
+            doors = handlers.registry(self.doors, self.lists.watched)
             tasks = await kopf.spawn_tasks(
                 registry=doors, clusterwide=not where, standalone=True, stop_flag=self._kopf_stop, **where
             )

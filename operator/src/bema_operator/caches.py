@@ -1,4 +1,5 @@
-"""What we know of the cluster: Steps and their children, kept up to date by watches and by our own lists. No I/O.
+"""What we know of the cluster: Steps with their children, and Apps, kept up to date by watches and by our own lists.
+No I/O.
 
 Of a child, only what decisions need is kept: identity, ownership and status.
 """
@@ -9,13 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bema.contract import names
+from bema.contract import apps, names
 from bema_operator import facts, kinds, ownership
 from bema_operator.facts import Key
 
 Object = Mapping[str, Any]
 Place = tuple[str, str]
 """Namespace and name of an object."""
+
+_OURS = (kinds.STEP, kinds.APP)
+"""Kinds that are kept as they are, and belong to nobody."""
 
 _METADATA = (
     "name",
@@ -46,7 +50,7 @@ class Cache:
     """Steps and children by kind and place, and children by Step."""
 
     def __init__(self) -> None:
-        self._shelves = {kind.name: Shelf() for kind in (kinds.STEP, *kinds.CHILDREN)}
+        self._shelves = {kind.name: Shelf() for kind in (*_OURS, *kinds.CHILDREN)}
         self._children: dict[Key, set[tuple[str, Place]]] = {}
 
     def step(self, key: Key) -> Object | None:
@@ -55,13 +59,20 @@ class Cache:
     def steps(self) -> list[Key]:
         return [Key(*place) for place in self._shelves[kinds.STEP.name].objects]
 
+    def steps_of(self, namespace: str) -> list[Key]:
+        return [key for key in self.steps() if key.namespace == namespace]
+
+    def app(self, namespace: str) -> Object | None:
+        """The App of a namespace."""
+        return self._shelves[kinds.APP.name].objects.get((namespace, apps.NAME))
+
     def children(self, key: Key, uid: str) -> list[Object]:
         """The live children that this very Step controls."""
         found = [self._shelves[kind].objects[place] for kind, place in sorted(self._children.get(key, ()))]
         return [child for child in found if facts.owner_uid(child) == uid]
 
     def put(self, kind: kinds.Kind, found: Object) -> Key | None:
-        """Take in an object that was read, watched or written. The Step to look at, or None when it is no news."""
+        """Take in an object that was read, watched or written. Whom to look at, or None when it is no news."""
         shelf = self._shelves[kind.name]
         place, version = _place(found), _version(found)
         shelf.moved.add(place)
@@ -98,9 +109,9 @@ class Cache:
 
     def _store(self, kind: kinds.Kind, place: Place, found: Object) -> None:
         self._remove(kind, place)
-        self._shelves[kind.name].objects[place] = _slim_step(found) if kind is kinds.STEP else _slim_child(kind, found)
+        self._shelves[kind.name].objects[place] = _slim(found) if kind in _OURS else _slim_child(kind, found)
         key = _step_of(kind, found)
-        if kind is not kinds.STEP and key is not None:
+        if kind not in _OURS and key is not None:
             self._children.setdefault(key, set()).add((kind.name, place))
 
     def _remove(self, kind: kinds.Kind, place: Place) -> Key | None:
@@ -108,7 +119,7 @@ class Cache:
         if before is None:
             return None
         key = _step_of(kind, before)
-        if kind is not kinds.STEP and key is not None:
+        if kind not in _OURS and key is not None:
             siblings = self._children.get(key, set())
             siblings.discard((kind.name, place))
             if not siblings:
@@ -126,15 +137,16 @@ def _version(found: Object) -> int:
 
 
 def _step_of(kind: kinds.Kind, found: Object) -> Key | None:
-    """The Step that an object is or belongs to. The owner reference counts: a label may have been lost."""
+    """The Step or App that an object is, or the Step that it belongs to. The owner reference counts: a label may have
+    been lost."""
     namespace, name = _place(found)
-    if kind is kinds.STEP:
+    if kind in _OURS:
         return Key(namespace, name)
     owner = facts.controller(found)
     return Key(namespace, owner["name"]) if owner else None
 
 
-def _slim_step(found: Object) -> Object:
+def _slim(found: Object) -> Object:
     metadata = {key: value for key, value in found["metadata"].items() if key != "managedFields"}
     metadata["annotations"] = {
         key: value

@@ -21,7 +21,7 @@ CONFIG_MAPS_KEPT = 3
 
 
 class Key(NamedTuple):
-    """A Step's namespace and name: what the queue works on."""
+    """A Step's, or an App's, namespace and name: what a queue works on."""
 
     namespace: str
     name: str
@@ -51,7 +51,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The Step itself."""
+    """The Step, or the App, itself."""
 
     key: Key
     uid: str
@@ -61,6 +61,7 @@ class Subject:
     status: Object
     discards: frozenset[str] = frozenset()
     """Topics whose waiting events a person gives up."""
+    kind: kinds.Kind = kinds.STEP
 
     @property
     def was_reconciled(self) -> bool:
@@ -82,6 +83,8 @@ class Facts:
     invalid: str = ""
     unsupported: Sequence[str] = ()
     """Sentences that name each field which this version does not act on."""
+    held: str = ""
+    """Why the App of the namespace is not acted on, so that nobody knows how the Step is to run."""
     wanted: Sequence[Object] = ()
     """Stamped manifests of the children that the Step asks for."""
     children: Sequence[Object] = ()

@@ -1,9 +1,9 @@
-"""The doors: what Kubernetes tells us goes into the cache, and the Step concerned into the queue. Nothing else happens
-here, and with handlers of raw events only, kopf itself writes nothing on any object."""
+"""The doors: what Kubernetes tells us goes into the cache, and the Step or App concerned into its queue. Nothing else
+happens here, and with handlers of raw events only, kopf itself writes nothing on any object."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +22,18 @@ class Doors:
     cache: caches.Cache
     entrance: watches.Entrance
     ear: watches.Ear
-    look_at: Callable[[Key], None]
+    news: Callable[[kinds.Kind, Key], None]
+    """Something is new about an object of that kind, which concerns this Step or App."""
     relisted: Callable[[kinds.Kind], None]
     """kopf has listed a kind again: it does not say what was deleted meanwhile."""
 
 
-def registry(doors: Doors) -> kopf.OperatorRegistry:
+def registry(doors: Doors, watched: Sequence[kinds.Kind] = WATCHED) -> kopf.OperatorRegistry:
     """kopf's handlers: how to log in, what to set, and one door for every kind that is watched."""
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found, id="login")(_login(doors))
     kopf.on.startup(registry=found, id="configure")(configure)
-    for kind in WATCHED:
+    for kind in watched:
         kopf.on.event(kind.group, kind.version, kind.plural, registry=found, id=kind.plural)(_door(doors, kind))
     return found
 
@@ -52,7 +53,7 @@ def _door(doors: Doors, kind: kinds.Kind) -> Any:
         if event["type"] is None:
             doors.relisted(kind)
         if key is not None:
-            doors.look_at(key)
+            doors.news(kind, key)
 
     return door
 

@@ -7,11 +7,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 from bema.contract import names
 from bema.contract.statuses import Reason
-from bema_operator import brokers, caches, decisions, events, facts, kinds, kube, metrics, ownership, plans, statuses
+from bema_operator import (
+    apps,
+    brokers,
+    caches,
+    decisions,
+    events,
+    facts,
+    kinds,
+    kube,
+    metrics,
+    ownership,
+    plans,
+    statuses,
+)
 from bema_operator.facts import Facts, Key, Object, Problem, Subject
 from bema_operator.manifests import parts
 from bema_operator.plans import Plan
@@ -40,6 +53,15 @@ class NeverSettled(Exception):
     """A reconcile did not come to an end. A defect, such as an apply whose result does not look applied."""
 
 
+class _Generations(NamedTuple):
+    """What a plan was made of."""
+
+    uid: str
+    generation: int
+    app_uid: str
+    app_generation: int
+
+
 class Reconciler:
     """Looks at one Step at a time, as often as it is told to."""
 
@@ -64,7 +86,7 @@ class Reconciler:
         self._time = time
         self._events = events.Events(api, clock=clock, time=time)
         self._namespaces: dict[str, str] = {}
-        self._plans: dict[Key, tuple[str, int, Plan]] = {}
+        self._plans: dict[Key, tuple[_Generations, Plan]] = {}
         self._unready: dict[Key, float] = {}
         self._lost: set[tuple[str, str]] = set()
         """Apps and the creation times of their new streams whose loss was counted."""
@@ -103,6 +125,7 @@ class Reconciler:
             spec=plan.spec,
             invalid=plan.invalid,
             unsupported=plan.unsupported,
+            held=plan.held,
             wanted=plan.wanted,
             children=self._cache.children(subject.key, subject.uid),
             backlog=self._backlog(subject, plan),
@@ -110,10 +133,13 @@ class Reconciler:
         return seen.with_(patience_over=self._is_patience_over(seen))
 
     async def _plan(self, subject: Subject, found: Object) -> Plan:
-        uid, generation, plan = self._plans.get(subject.key, ("", 0, Plan()))
-        if (uid, generation) != (subject.uid, subject.generation):
-            plan = plans.plan(found, await self._namespace_uid(subject.key.namespace), self._settings)
-            self._plans[subject.key] = (subject.uid, subject.generation, plan)
+        namespace_uid = await self._namespace_uid(subject.key.namespace)
+        app = self._cache.app(subject.key.namespace)
+        now = _Generations(subject.uid, subject.generation, *apps.identity(app))
+        before, plan = self._plans.get(subject.key, (None, Plan()))
+        if before != now:
+            plan = plans.plan(found, namespace_uid, self._settings, plans.app_plan(app))
+            self._plans[subject.key] = (now, plan)
         return plan
 
     def _backlog(self, subject: Subject, plan: Plan) -> int | None:
@@ -170,15 +196,17 @@ class Reconciler:
         raise NeverSettled(f"{seen.subject.key}: no end after {ROUNDS} rounds; the last action was {action}")
 
     async def _subscribe(self, seen: Facts) -> Facts:
-        *_, plan = self._plans[seen.subject.key]
+        _, plan = self._plans[seen.subject.key]
         if plan.binding is None:
             raise NeverSettled(f"{seen.subject.key}: expected a Binding, found none")
         key = seen.subject.key
         discards = seen.subject.discards
-        subscription = await self._broker.ensure(key, plan.binding, discards=discards)
+        subscription = await self._broker.ensure(key, plan.binding, stream=plan.stream, discards=discards)
         if subscription.problem is not None and subscription.problem.reason is Reason.APP_STREAM_OWNED:
             adopt = await self._adopted(key.namespace)
-            subscription = await self._broker.ensure(key, plan.binding, discards=discards, adopt=adopt)
+            subscription = await self._broker.ensure(
+                key, plan.binding, stream=plan.stream, discards=discards, adopt=adopt
+            )
         found = seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, plan))
         await self._note_loss(found)
         return found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ log = logging.getLogger(__name__)
 
 SWEEPS_PER_GRACE = 10
 LONGEST_PAUSE = 60.0
+FILL_PAUSE = 2.0
+_NOT_SERVED = (403, 404)
+"""Answers for a kind whose CRD, or whose right in the ClusterRole, is not there."""
 RELIST_PAUSE = 1.0
 """kopf reports a list object by object: one list of ours for all of them."""
 
@@ -45,40 +50,65 @@ class Lists:
         cache: caches.Cache,
         api: kube.Kube,
         *,
-        look_at: Callable[[Key], None],
+        news: Callable[[kinds.Kind, Key], None],
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._cache = cache
         self._api = api
-        self._look_at = look_at
+        self._news = news
         self._clock = clock
+        self.watched: tuple[kinds.Kind, ...] = WATCHED
+        """Kinds that the API server serves."""
         self.answered = clock()
         """When the API server last answered a list."""
         self._asked: set[kinds.Kind] = set()
 
     async def fill(self) -> None:
         """List every kind once, until it succeeds. Steps come last: their children must be known before them."""
-        for kind in reversed(WATCHED):
-            while True:
-                try:
-                    await self.refresh(kind)
-                    break
-                except kube.KubeError as error:
-                    log.warning("Cannot list %s (%s); is the CRD there, and the ClusterRole?", kind.plural, error)
-                    await asyncio.sleep(2)
+        for kind in reversed([kind for kind in WATCHED if kind is not kinds.APP]):
+            await self._fill(kind)
+        # After Steps, which show that the API server knows our kinds, and asked twice: to go on without Apps that are
+        # there would roll pods.
+        why = await self._fill(kinds.APP, patience=1)
+        if why is not None:
+            log.warning("Apps are not served (%s); going on as if there were none", why)
+            self.watched = tuple(kind for kind in WATCHED if kind is not kinds.APP)
+
+    async def _fill(self, kind: kinds.Kind, *, patience: float = math.inf) -> kube.KubeError | None:
+        """List a kind until it succeeds; that it is not served is taken for an answer after so many tries."""
+        for times in itertools.count():
+            try:
+                await self.refresh(kind)
+                break
+            except kube.KubeError as error:
+                if times >= patience and error.code in _NOT_SERVED:
+                    return error
+                log.warning("Cannot list %s (%s); is the CRD there, and the ClusterRole?", kind.plural, error)
+            await asyncio.sleep(FILL_PAUSE)
+        return None
+
+    async def are_apps_served(self) -> bool:
+        """Whether Apps can be listed by now."""
+        try:
+            await self._api.list(kinds.APP, self._settings.namespace)
+        except kube.KubeError as error:
+            if error.code in _NOT_SERVED:
+                return False
+            raise
+        return True
 
     async def refresh(self, kind: kinds.Kind) -> None:
-        """List a kind, and have every Step looked at of which the list says something new."""
+        """List a kind, and have every Step and App looked at of which the list says something new."""
         self._cache.begin_list(kind)
-        query = {} if kind is kinds.STEP else {"labelSelector": names.LABEL_STEP}
+        query = {"labelSelector": names.LABEL_STEP} if kind in kinds.CHILDREN else {}
         items = await self._api.list(kind, self._settings.namespace, **query)
         self.answered = self._clock()
         for key in self._cache.end_list(kind, items):
-            self._look_at(key)
+            self._news(kind, key)
 
     async def refresh_all(self) -> None:
-        for kind in WATCHED:
+        for kind in self.watched:
             await self.refresh(kind)
 
     def ask(self, kind: kinds.Kind) -> None:

@@ -23,7 +23,7 @@ DEAF_SECONDS = 180.0
 LOGIN_PAUSE = 2.0
 """Between two logins, or a token that is refused would be presented without end."""
 
-WATCHED = (kinds.STEP, *kinds.CHILDREN)
+WATCHED = (kinds.STEP, kinds.APP, *kinds.CHILDREN)
 
 
 class Endless:
@@ -45,6 +45,10 @@ class Ear:
     def hear(self, plural: str) -> None:
         if plural in self._heard:
             self._heard[plural] = self._clock()
+
+    def ignore(self, plural: str) -> None:
+        """A kind that is not watched."""
+        self._heard.pop(plural, None)
 
     def deaf(self) -> list[str]:
         """Kinds that were not heard of for too long."""

@@ -122,7 +122,7 @@ class Container(Model):
 
 
 class PodFields(Model):
-    """What a Step may say about its pod."""
+    """What may be said about a Step's pod."""
 
     env: Annotated[list[EnvVar], Field(max_length=256, json_schema_extra=_keyed("name"))] | None = None
     """Environment variables of the handler."""
@@ -163,3 +163,31 @@ class PodFields(Model):
         if taken:
             raise ValueError(f"labels below bema.dev/ and app.kubernetes.io/ belong to Bema, found {', '.join(taken)}")
         return self
+
+    def over(self, below: PodFields) -> PodFields:
+        """These fields, and what `below` says beside them. Maps are taken together by key, `_NAMED` lists by name;
+        here wins. Of anything else, all of it counts that is said here, be it nothing."""
+        found: dict[str, Any] = {}
+        for field in type(self).model_fields:
+            ours, theirs = getattr(self, field), getattr(below, field)
+            if ours is None or theirs is None:
+                found[field] = theirs if ours is None else ours
+            elif field in _MAPS:
+                found[field] = {**theirs, **ours}
+            elif field in _NAMED:
+                key = _NAMED[field]
+                found[field] = list({getattr(item, key): item for item in (*theirs, *ours)}.values())
+            else:
+                found[field] = ours
+        return self.model_copy(update=found)
+
+
+_MAPS = frozenset({"node_selector", "labels", "annotations"})
+_NAMED = {
+    "env": "name",
+    "volumes": "name",
+    "volume_mounts": "mount_path",
+    "init_containers": "name",
+    "sidecars": "name",
+}
+"""Lists whose items have a name, and what it is called."""
