@@ -333,8 +333,7 @@ def test_a_step_comes_back_with_its_defaults_and_a_second_apply_changes_nothing(
     assert json.loads(kept.kubectl("get", "step", "defaults", "-o", "json"))["spec"] == {
         "triggers": triggers,
         "code": {**CODE, "language": "python"},
-        "retry": {"maxAttempts": 5, "backoff": "Exponential", "initialSeconds": 1, "maxSeconds": 300, "jitter": 0.2},
-        "concurrency": 16,
+        "retry": {"maxAttempts": 5},
         "isolation": "Thread",
         "scaling": {
             "minReplicas": 1,
