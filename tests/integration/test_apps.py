@@ -167,6 +167,11 @@ async def test_dev_goes_by_the_app_of_its_folder(tmp_path: Path) -> None:
         assert problem["message"].startswith("unknown key 'hosts'; valid keys are eventRetention, ")
         assert await asyncio.to_thread(devs.get, url) == {"region": "eu"}
 
+        devs.write(folder, {"app.yaml": APP % spec.replace("eu", "us")})
+        await asyncio.to_thread(dev.next, "ready")
+        assert await asyncio.to_thread(devs.get, url) == {"region": "us"}
+        assert len(dev.heard("ready")) == 2, "the first worker went on until then"
+
         # Without it, as if it had never been.
         (folder / "app.yaml").unlink()
         ready = await asyncio.to_thread(dev.next, "ready")

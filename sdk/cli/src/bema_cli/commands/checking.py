@@ -33,7 +33,9 @@ def check(
 
 def render(
     folder: options.Folder,
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the Steps.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Namespace of the App and the Steps.")
+    ] = None,
     image: options.Image = None,
     reader: Annotated[
         manifests.Reader | None,
