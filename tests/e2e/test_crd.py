@@ -230,6 +230,27 @@ REFUSED = [
         ],
         id="a day that the calendar has not",
     ),
+    *(
+        pytest.param(
+            manifest | {"spec": {**manifest["spec"], "restartOn": {"configMaps": ["a"]}}},
+            [
+                "spec.restartOn: Invalid value: expected restartOn with pods that run all the time (api, event or "
+                "state triggers), because a schedule's Job reads its ConfigMaps as it starts"
+            ],
+            id=f"restarts of {what}",
+        )
+        for what, manifest in (("a schedule", triggered({"cron": {"schedule": "@daily"}})), ("a noop", step()))
+    ),
+    pytest.param(
+        triggered(restartOn={"configMaps": ["a_b"]}),
+        ["spec.restartOn.configMaps: Invalid value: expected the name of a ConfigMap such as shop-settings"],
+        id="a name that no ConfigMap can have",
+    ),
+    pytest.param(
+        triggered(restartOn={"configMaps": ["a", "b", "a"]}),
+        ['spec.restartOn.configMaps[2]: Duplicate value: "a"'],
+        id="a ConfigMap twice",
+    ),
     pytest.param(
         triggered(deliverFrom="Yesterday"),
         [

@@ -106,6 +106,7 @@ def test_what_pods_ask_for_and_a_shared_process_cannot_give_is_a_warning() -> No
     found = [
         pod("one", {"name": "TORN", "value": "1"}, {"name": "KEY", "valueFrom": {"secretKeyRef": {}}}),
         pod("two", {"name": "TORN", "value": "2"}, envFrom=[{"configMapRef": {"name": "x"}}]),
+        step("three", restartOn={"configMaps": ["x"]}),
     ]
     app = apps.parse({"replicas": 3, "defaults": {"pod": {"envFrom": [{"secretRef": {}}]}}}, where="app.yaml")
     assert list(plans.warnings(found, app)) == [
@@ -113,6 +114,7 @@ def test_what_pods_ask_for_and_a_shared_process_cannot_give_is_a_warning() -> No
         "app.yaml: defaults.pod.envFrom works on a cluster only; set its variables in .env",
         "one: pod.env KEY: valueFrom works on a cluster only; set it in .env",
         "two: pod.envFrom works on a cluster only; set its variables in .env",
+        "three: restartOn counts on a cluster only; there are no ConfigMaps here",
         "pod.env TORN has different values in one, two, and here they share one process; set it in .env",
     ]
 

@@ -21,6 +21,7 @@ from bema_operator import (
     apps,
     brokers,
     caches,
+    contents,
     handlers,
     janitors,
     kinds,
@@ -75,8 +76,16 @@ class Operator:
         self.cache = caches.Cache()
         self.queue = queues.Queue()
         self.broker = brokers.Broker(options, self.measures, self._look_at, look_at_app=self._look_at_app)
+        self.contents = contents.Contents(api, options.namespace, look_at=self._look_at)
         self.reconciler = reconciles.Reconciler(
-            options, self.cache, api, self.broker, measures=self.measures, clock=clock, time=now
+            options,
+            self.cache,
+            api,
+            self.broker,
+            measures=self.measures,
+            clock=clock,
+            time=now,
+            held=self.contents,
         )
         self.workers = queues.Workers(self.queue, self.reconciler.reconcile, count=options.workers, clock=clock)
         self.apps = apps.Apps(self.cache, api, self.broker, look_at=self._look_at, clock=clock, time=now)
@@ -168,6 +177,7 @@ class Operator:
             self.broker.run(),
             self._work(),
             self.app_workers.run(),
+            self.contents.run(),
             sweeps.every(options.resync_seconds, self.lists.refresh_all, what="list what is watched"),
             sweeps.every(sweeps.RELIST_PAUSE, self.lists.answer, what="list again what kopf listed"),
             sweeps.every(options.backlog_seconds, self._look_at_backlogs, what="read backlogs"),

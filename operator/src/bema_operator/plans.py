@@ -91,8 +91,15 @@ def app_plan(found: Object | None) -> AppPlan:
     return AppPlan(spec=spec, unsupported=apps.not_supported(spec))
 
 
-def plan(found: Object, namespace_uid: str, settings: Settings, app: AppPlan = AppPlan()) -> Plan:
-    """Read a Step and resolve it. What is wrong with it is part of the answer, not an exception."""
+def restarts_on(found: Object) -> list[str]:
+    """The names of the ConfigMaps on which a Step is restarted, before it is read: it may be invalid."""
+    said = (found.get("spec") or {}).get("restartOn") or {}
+    return sorted(map(str, said.get("configMaps") or ()))
+
+
+def plan(found: Object, namespace_uid: str, settings: Settings, app: AppPlan = AppPlan(), contents: str = "") -> Plan:
+    """Read a Step and resolve it. What is wrong with it is part of the answer, not an exception. `contents`: a digest
+    of what the ConfigMaps hold on which it is restarted."""
     who = subject(found)
     try:
         step = Step(name=who.key.name, spec=steps.parse_spec(found.get("spec") or {}, where="spec"))
@@ -115,5 +122,5 @@ def plan(found: Object, namespace_uid: str, settings: Settings, app: AppPlan = A
         spec=step.spec,
         binding=binding,
         stream=bindings.app_stream(owner, app.spec.over(settings.as_installation())),
-        wanted=children.children(binding, complete, settings),
+        wanted=children.children(binding, complete, settings, contents),
     )

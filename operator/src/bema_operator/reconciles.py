@@ -15,6 +15,7 @@ from bema_operator import (
     apps,
     brokers,
     caches,
+    contents,
     decisions,
     events,
     facts,
@@ -60,6 +61,7 @@ class _Generations(NamedTuple):
     generation: int
     app_uid: str
     app_generation: int
+    contents: str
 
 
 class Reconciler:
@@ -75,13 +77,15 @@ class Reconciler:
         measures: metrics.Metrics,
         clock: Callable[[], float],
         time: Callable[[], str],
+        held: contents.Contents | None = None,
     ) -> None:
-        """`clock` gives seconds for durations, `time` the time of day as RFC 3339."""
+        """`held`: what ConfigMaps hold. `clock` gives seconds for durations, `time` the time of day as RFC 3339."""
         self._settings = settings
         self._cache = cache
         self._api = api
         self._broker = broker
         self._measures = measures
+        self._contents = held or contents.Contents(api, settings.namespace, look_at=lambda key: None)
         self._clock = clock
         self._time = time
         self._events = events.Events(api, clock=clock, time=time)
@@ -111,6 +115,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         """The Step is gone; Kubernetes removes its children."""
         self._broker.forget(key)
+        self._contents.forget(key)
         self._plans.pop(key, None)
         self._unready.pop(key, None)
         if not any(other.namespace == key.namespace for other in self._plans):
@@ -135,10 +140,11 @@ class Reconciler:
     async def _plan(self, subject: Subject, found: Object) -> Plan:
         namespace_uid = await self._namespace_uid(subject.key.namespace)
         app = self._cache.app(subject.key.namespace)
-        now = _Generations(subject.uid, subject.generation, *apps.identity(app))
+        held = await self._contents.digest(subject.key, plans.restarts_on(found))
+        now = _Generations(subject.uid, subject.generation, *apps.identity(app), held)
         before, plan = self._plans.get(subject.key, (None, Plan()))
         if before != now:
-            plan = plans.plan(found, namespace_uid, self._settings, plans.app_plan(app))
+            plan = plans.plan(found, namespace_uid, self._settings, plans.app_plan(app), held)
             self._plans[subject.key] = (now, plan)
         return plan
 

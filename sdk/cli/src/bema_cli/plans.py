@@ -106,7 +106,10 @@ def warnings(steps: Sequence[Found], app: AppSpec) -> Iterator[str]:
         yield f"{apps.FILE}: replicas: {app.replicas} counts on a cluster only; one nats-server runs here"
     yield from _on_a_cluster(f"{apps.FILE}: defaults.pod", app.defaults.pod)
     for found in steps:
-        yield from _on_a_cluster(f"{found.name}: pod", found.step().spec.pod)
+        spec = found.step().spec
+        yield from _on_a_cluster(f"{found.name}: pod", spec.pod)
+        if spec.restart_on is not None:
+            yield f"{found.name}: restartOn counts on a cluster only; there are no ConfigMaps here"
     for name, values in sorted(_declared(steps, app).items()):
         if len(values) > 1:
             who = ", ".join(sorted(step for several in values.values() for step in several))

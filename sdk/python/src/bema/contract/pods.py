@@ -6,9 +6,10 @@ Security Standard closes. The operator sets every security context itself.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from bema.contract.models import Model
 
@@ -16,6 +17,18 @@ Opaque = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preser
 """An object that the API server validates when the pod is created, exactly as in a pod."""
 
 Labels = Annotated[dict[str, str], Field(max_length=64)]
+
+
+CONFIG_MAP_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+"""A regular expression (RE2) of a ConfigMap's name."""
+
+CONFIG_MAP_MESSAGE = "expected the name of a ConfigMap such as shop-settings"
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(CONFIG_MAP_PATTERN, name):
+        raise ValueError(f"{CONFIG_MAP_MESSAGE}, found {name!r}")
+    return name
 
 
 def _keyed(name: str) -> dict[str, Any]:
@@ -97,6 +110,25 @@ class Volume(Model):
                 "a volume has exactly one of configMap, secret, emptyDir, projected, persistentVolumeClaim; "
                 f"found {' and '.join(found) or 'none'}"
             )
+        return self
+
+
+ConfigMapName = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_check_name)]
+
+
+class RestartOn(Model):
+    """What the pods start again for, although nothing of the Step has changed."""
+
+    config_maps: Annotated[
+        list[ConfigMapName], Field(min_length=1, max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ]
+    """Names of ConfigMaps: the pods are replaced when the data of one changes, comes or goes."""
+
+    @model_validator(mode="after")
+    def _once(self) -> RestartOn:
+        twice = sorted({name for name in self.config_maps if self.config_maps.count(name) > 1})
+        if twice:
+            raise ValueError(f"configMaps: expected each name once, found {', '.join(twice)} twice")
         return self
 
 

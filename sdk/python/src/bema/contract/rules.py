@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bema.contract import apps, durations, names, quantities, schedules, steps, triggers
+from bema.contract import apps, durations, names, pods, quantities, schedules, steps, triggers
 from bema.contract.pods import Volume
 from bema.contract.triggers import Kind
 
@@ -185,6 +185,13 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "an environment variable has at most one of value, valueFrom",
         ),
     ),
+    "RestartOn": (
+        Rule(
+            f"self.configMaps.all(name, {_matches('name', pods.CONFIG_MAP_PATTERN)})",
+            pods.CONFIG_MAP_MESSAGE,
+            field=".configMaps",
+        ),
+    ),
     "PodFields": (
         Rule(
             "!has(self.labels) || self.labels.all(key, !key.contains('bema.dev/') "
@@ -242,6 +249,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "!self.triggers.exists(trigger, has(trigger.event) && has(trigger.event.batch))",
             steps.ONLY_TRIGGER,
             field=".triggers",
+        ),
+        Rule(
+            "!has(self.restartOn) || has(self.triggers) && self.triggers.exists(trigger, !has(trigger.cron))",
+            steps.RESTART_ON,
+            field=".restartOn",
         ),
         Rule(
             _matches("self.deliverFrom", steps.DELIVER_FROM_PATTERN),

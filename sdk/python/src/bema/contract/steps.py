@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from bema.contract import errors, names
 from bema.contract.models import JsonSchema, Model, Text
-from bema.contract.pods import PodFields
+from bema.contract.pods import PodFields, RestartOn
 from bema.contract.retries import RetryFields
 from bema.contract.triggers import ApiTrigger, CronTrigger, EventTrigger, Kind, StateTrigger, Topic, Trigger
 
@@ -150,6 +150,10 @@ def _check_deliver_from(value: str) -> str:
 
 IN_FLIGHT = "expected maxInFlight to be at least the size of a batch, or none would ever fill"
 ONE_GROUP = "expected each state group in one trigger"
+RESTART_ON = (
+    "expected restartOn with pods that run all the time (api, event or state triggers), because a schedule's Job reads "
+    "its ConfigMaps as it starts"
+)
 ONLY_TRIGGER = "expected a trigger with a batch to be the only one of its Step, because its handler takes a list"
 
 
@@ -208,6 +212,8 @@ class StepSpec(Model):
     """What the run history keeps. Not acted on by this version."""
     pod: PodFields = PodFields()
     """What the Step says about its pod."""
+    restart_on: RestartOn | None = None
+    """What the pods start again for, although nothing of the Step has changed."""
 
     @field_validator("emits", mode="before")
     @classmethod
@@ -242,6 +248,8 @@ class StepSpec(Model):
         twice = sorted({group for group in groups if groups.count(group) > 1})
         if twice:
             raise ValueError(f"{ONE_GROUP}, found {', '.join(map(repr, twice))} in several")
+        if self.restart_on is not None and all(trigger.cron for trigger in self.triggers):
+            raise ValueError(f"{RESTART_ON}, found {'only a schedule' if self.triggers else 'a noop'}")
         largest = max((event.batch.size for event in self.events if event.batch), default=0)
         if self.max_in_flight is not None and self.max_in_flight < largest:
             raise ValueError(f"{IN_FLIGHT}, found {self.max_in_flight} for batches of {largest}")
