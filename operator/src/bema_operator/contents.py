@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from bema_operator import kinds, kube, watches
+from bema_operator import kinds, kube
 from bema_operator.facts import Key
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,10 @@ Place = tuple[str, str]
 ABSENT = "-"
 """The digest of a ConfigMap that is not there."""
 
+WATCH_SECONDS = 100
+"""The API server ends a watch after this time, and another begins where it ended."""
+SILENCE_SECONDS = 180.0
+"""A connection on which nothing came for longer is dead."""
 PAUSE = 5.0
 """Seconds before the watch is tried again that was refused or not answered."""
 
@@ -110,10 +114,10 @@ class Contents:
                 "watch": "true",
                 "allowWatchBookmarks": "true",
                 "resourceVersion": version,
-                "timeoutSeconds": str(watches.WATCH_SECONDS),
+                "timeoutSeconds": str(WATCH_SECONDS),
             }
             path = kinds.CONFIG_MAP.path(self._namespace)
-            lines = self._api.lines(path, query, silence=watches.DEAF_SECONDS, only_metadata=True)
+            lines = self._api.lines(path, query, silence=SILENCE_SECONDS, only_metadata=True)
             async with contextlib.aclosing(lines) as found:
                 async for line in found:
                     event = json.loads(line)
