@@ -101,7 +101,7 @@ class World:
         reported: set[str] = set()
         async with asyncio.timeout(PATIENCE):
             while len(reported) < count:
-                events = watches.follow(self.api, kinds.STEP, None, version)
+                events = watches.follow(self.api.lines, kinds.STEP, None, version)
                 async with contextlib.aclosing(events) as news:
                     async for event in news:
                         version = event.version

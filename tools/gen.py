@@ -1,4 +1,4 @@
-"""Writes what is made from the code: the CRD, JSON Schemas and golden vectors from `bema.contract`, the reference, and
+"""Writes what is made from the code: the CRDs, JSON Schemas and golden vectors from `bema.contract`, the reference, and
 Argo CD's patch from its script. `--check` only compares.
 
 python -m tools.gen [--check]
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from bema.contract import crds
+from bema.contract.apps import AppSpec
 from bema.contract.bindings import Binding
 from bema.contract.models import Model
 from bema.contract.steps import StepSpec
@@ -29,7 +30,8 @@ HEADER = "# Generated from bema.contract; change the models and run `make gen`.\
 def files() -> dict[str, str]:
     """The text of every generated file, by its path below the repository's root."""
     texts = {
-        "crds/steps.yaml": HEADER + yaml.safe_dump(crds.step(), sort_keys=False, allow_unicode=True, width=120),
+        **{f"crds/{kind.plural}.yaml": _manifest(crds.crd(kind)) for kind in crds.ALL},
+        "sdk/contract/schema/app.schema.json": _schema("app", AppSpec),
         "sdk/contract/schema/step.schema.json": _schema("step", StepSpec),
         "sdk/contract/schema/binding.schema.json": _schema("binding", Binding),
         "deploy/argocd/argocd-cm.yaml": argocd.config_map(),
@@ -38,6 +40,10 @@ def files() -> dict[str, str]:
     for name, content in vectors.all_files().items():
         texts[f"sdk/contract/vectors/{name}.json"] = _json(content)
     return texts
+
+
+def _manifest(crd: Mapping[str, Any]) -> str:
+    return HEADER + yaml.safe_dump(crd, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _schema(name: str, model: type[Model]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from bema.contract import crds, names
 from tools.cluster import paths, stages
 from tools.images import catalogues
 from tools.images.builders import Built
@@ -14,6 +15,7 @@ from tools.kubernetes import Kubernetes
 
 SYSTEM = "bema-system"
 ANNOTATION_ARCHIVE = "bema.dev/archive"
+CRDS = tuple(f"crd/{kind.plural}.{names.API_GROUP}" for kind in crds.ALL)
 IMAGES = ("runtime", "operator", "nats")
 
 _CLIENTS = {
@@ -35,7 +37,7 @@ def install(cluster: Kubernetes) -> Built:
         cluster.kubectl(
             "apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests(built)})
         )
-        cluster.kubectl("wait", "--for=condition=Established", "crd/steps.bema.dev", "--timeout=30s")
+        cluster.kubectl("wait", "--for=condition=Established", *CRDS, "--timeout=30s")
         for workload in ("statefulset/nats", "deployment/bema-operator"):
             cluster.kubectl("-n", SYSTEM, "rollout", "status", workload, "--timeout=120s", seconds=130)
     return built["runtime"]

@@ -24,8 +24,9 @@ _HEAD = """\
 <!-- Generated from the code by `make gen`; change what stands there. -->
 # Reference
 
-Everything that has a name and is not a field of the Step: those are in `kubectl explain step.spec`, and in words in
-[steps.md](steps.md). The command line in words is in [cli.md](cli.md).
+Everything that has a name and is not a field of the Step or the App: those are in `kubectl explain step.spec` and
+`kubectl explain app.spec`, and in words in [steps.md](steps.md) and [apps.md](apps.md). The command line in words is in
+[cli.md](cli.md).
 """
 
 
@@ -36,7 +37,7 @@ def page() -> str:
 
 def _conditions() -> Iterator[str]:
     yield "## Conditions\n"
-    yield "What a Step's `status.conditions` are about. [gitops.md](gitops.md#health) says who makes what of them.\n"
+    yield "What `status.conditions` of Steps and Apps are about. [gitops.md](gitops.md#health) says who heeds which.\n"
     types = docstrings.under(ConditionType)
     yield _table(("type", "when `True`"), ((_code(item), types[item.name]) for item in ConditionType))
     yield "## Reasons\n"

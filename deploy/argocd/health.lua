@@ -1,4 +1,4 @@
--- The health of a Step (bema.dev), for Argo CD: `resource.customizations.health.bema.dev_Step` in argocd-cm.
+-- The health of a Step, and of an App (bema.dev), for Argo CD: `resource.customizations.health.bema.dev_…` in argocd-cm.
 local function health(status, message)
   return {status = status, message = message}
 end

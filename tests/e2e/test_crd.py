@@ -230,6 +230,27 @@ REFUSED = [
         ],
         id="a day that the calendar has not",
     ),
+    *(
+        pytest.param(
+            manifest | {"spec": {**manifest["spec"], "restartOn": {"configMaps": ["a"]}}},
+            [
+                "spec.restartOn: Invalid value: expected restartOn with pods that run all the time (api, event or "
+                "state triggers), because a schedule's Job reads its ConfigMaps as it starts"
+            ],
+            id=f"restarts of {what}",
+        )
+        for what, manifest in (("a schedule", triggered({"cron": {"schedule": "@daily"}})), ("a noop", step()))
+    ),
+    pytest.param(
+        triggered(restartOn={"configMaps": ["a_b"]}),
+        ["spec.restartOn.configMaps: Invalid value: expected the name of a ConfigMap such as shop-settings"],
+        id="a name that no ConfigMap can have",
+    ),
+    pytest.param(
+        triggered(restartOn={"configMaps": ["a", "b", "a"]}),
+        ['spec.restartOn.configMaps[2]: Duplicate value: "a"'],
+        id="a ConfigMap twice",
+    ),
     pytest.param(
         triggered(deliverFrom="Yesterday"),
         [
@@ -333,8 +354,7 @@ def test_a_step_comes_back_with_its_defaults_and_a_second_apply_changes_nothing(
     assert json.loads(kept.kubectl("get", "step", "defaults", "-o", "json"))["spec"] == {
         "triggers": triggers,
         "code": {**CODE, "language": "python"},
-        "retry": {"maxAttempts": 5, "backoff": "Exponential", "initialSeconds": 1, "maxSeconds": 300, "jitter": 0.2},
-        "concurrency": 16,
+        "retry": {"maxAttempts": 5},
         "isolation": "Thread",
         "scaling": {
             "minReplicas": 1,

@@ -200,6 +200,50 @@ def test_edited_code_rolls_the_pods(space: Space) -> None:
     waits.until_sync(replaced, "the old pods to be gone", timeout=60)
 
 
+def test_a_change_of_what_a_config_map_holds_replaces_the_pods_that_ask_for_it(space: Space) -> None:
+    def settings(**data: str) -> dict[str, Any]:
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": data}
+
+    def pods(name: str) -> set[str]:
+        found = json.loads(space.kubectl("get", "pods", "-l", f"{names.LABEL_STEP}={name}", "-o", "json"))["items"]
+        return {pod["metadata"]["name"] for pod in found if "deletionTimestamp" not in pod["metadata"]}
+
+    def replaced(what: str) -> set[str]:
+        before = held[-1]
+        waits.until_sync(lambda: bool(found := pods("asks")) and not found & before, f"pods after {what}", timeout=60)
+        space.wait_ready("asks")
+        held.append(pods("asks"))
+        return held[-1]
+
+    pod = {"envFrom": [{"configMapRef": {"name": "settings", "optional": True}}]}
+    space.apply(
+        step("asks", EVENT, pod=pod, restartOn={"configMaps": ["settings", "other"]}), step("not", EVENT, pod=pod)
+    )
+    for name in ("asks", "not"):
+        space.wait_ready(name)
+    held, others = [pods("asks")], pods("not")
+    space.apply(settings(a="1"))
+    replaced("it came")
+    space.apply(settings(a="2"))
+    last = replaced("it changed")
+    [running] = last
+    assert space.kubectl("exec", running, "--", "printenv", "a").strip() == "2"
+    generation = (space.get("deployment", "asks") or {})["metadata"]["generation"]
+    space.kubectl("label", "configmap", "settings", "team=shop")
+    space.apply({**settings(b="1"), "metadata": {"name": "nobody-names-it"}})
+    # What is written later is seen later: when this has had its effect, that would have had its own.
+    space.kubectl("delete", "configmap", "settings")
+    replaced("it went")
+    assert (space.get("deployment", "asks") or {})["metadata"]["generation"] == generation + 1
+    assert pods("not") == others
+    restart_operator(space.cluster)
+    space.apply(step("after", EVENT, replicas=0))
+    space.wait_ready("after")
+    assert pods("asks") == held[-1], "a new operator finds what it knew"
+    space.apply(settings(a="3"))
+    replaced("it came back")
+
+
 def test_a_drained_node_takes_one_pod_of_a_step_at_a_time(space: Space) -> None:
     def evict(name: str) -> None:
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": space.name}}

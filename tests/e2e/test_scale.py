@@ -148,13 +148,13 @@ async def test_a_watch_tells_every_change_and_says_when_its_place_is_forgotten()
         await place.api.call("POST", path, body=body)
         await place.api.call("PUT", f"{path}/a", body={**body, "data": {"x": "2"}})
         await place.api.call("DELETE", f"{path}/a")
-        events = watches.follow(place.api, kinds.CONFIG_MAP, "default", listed.version)
+        events = watches.follow(place.api.lines, kinds.CONFIG_MAP, "default", listed.version)
         async with asyncio.timeout(PATIENCE):
             told = [(await anext(events)).type.value for _ in range(3)]
         assert told == ["ADDED", "MODIFIED", "DELETED"]
         await asyncio.to_thread(place.restart_api)
         with pytest.raises(Expired, match="too old resource version"):
-            await anext(watches.follow(place.api, kinds.CONFIG_MAP, "default", listed.version))
+            await anext(watches.follow(place.api.lines, kinds.CONFIG_MAP, "default", listed.version))
 
 
 async def exists(place: scale.World, kind: kinds.Kind, metadata: scale.Object) -> bool:

@@ -203,6 +203,15 @@ def _common() -> dict[str, Strategy]:
 def specs() -> Strategy:
     """Valid specs of Steps with code and of noops, each field there or not."""
     names = st.lists(topics, max_size=2)
-    return some({"triggers": triggers(), "code": codes()}, **_common()) | some(
-        {}, virtualEmits=names, virtualSubscribes=names, **_common()
-    )
+    triggered = st.builds(_restarting, some({"triggers": triggers(), "code": codes()}, **_common()), config_maps())
+    return triggered | some({}, virtualEmits=names, virtualSubscribes=names, **_common())
+
+
+def config_maps() -> Strategy:
+    return st.none() | unique(st.sampled_from(["a", "a.b", "shop-settings", "0"]), least=1, most=3)
+
+
+def _restarting(spec: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
+    """A Step whose pods all end by themselves is not restarted."""
+    runs = any("cron" not in trigger for trigger in spec["triggers"])
+    return {**spec, "restartOn": {"configMaps": names}} if names and runs else spec

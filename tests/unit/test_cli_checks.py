@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bema.discoveries import Discovery, Found
-from bema_cli import checks, discovery, images
+from bema_cli import checks, discovery, images, manifests
 from bema_cli.application import app
 from bema_cli.checks import Findings
 
@@ -23,6 +23,7 @@ def config(text: str) -> str:
     return f"config = {{{text}}}{HANDLER}"
 
 
+APP = "{{apiVersion: bema.dev/v1alpha1, kind: App, metadata: {{name: {name}}}, spec: {spec}}}"
 IMAGE = "it needs an image of your own"
 
 BAD: dict[str, tuple[str, list[str]]] = {
@@ -166,7 +167,11 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "typed.step.ts": ("", ["steps/typed.step.ts: a Step in TypeScript is not supported by this version"]),
     "chat_stream.py": ("", ["steps/chat_stream.py: a Stream is not supported by this version"]),
-    "../app.yaml": ("", ["app.yaml: an App is not supported by this version; remove the file"]),
+    "../app.yml": ("", ["app.yml: expected the App in app.yaml, found it here; rename the file"]),
+    "../app.yaml": (
+        APP.format(name="app", spec="{defaults: {pod: {serviceAccountName: a}}}"),
+        ["app.yaml: defaults.pod.serviceAccountName is not supported by this version"],
+    ),
     "../broken_lib.py": ("\n{}['x']\n", []),
     "../wrong_lib.py": ("def def", []),
     "../computed_lib.py": ("", []),
@@ -200,6 +205,45 @@ def test_nothing_else_is_named_and_the_good_step_is_left(findings: Findings) -> 
     expected = {line for _, lines in BAD.values() for line in lines}
     assert {str(problem) for problem in findings.problems} == expected
     assert [found.name for found in findings.steps] == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        pytest.param(
+            APP.format(name="shop", spec="{}"), ["metadata.name: expected 'app', found 'shop'"], id="another name"
+        ),
+        pytest.param(
+            APP.format(name="app", spec="{}").replace("kind: App", "kind: Step"),
+            ["kind: expected 'App', found 'Step'"],
+            id="another kind",
+        ),
+        pytest.param(
+            APP.format(name="app", spec="{eventRetention: 1y, storage: 5MB, replicas: 2}"),
+            [
+                "eventRetention: expected a time of at most 3650d such as 90s, 15m, 24h, 30d or 4w, found '1y'",
+                "replicas: input should be 1, 3 or 5, found 2",
+                "storage: expected a number of bytes such as 65536, 512Ki or 1Mi, found '5MB'",
+            ],
+            id="amounts that are none",
+        ),
+        pytest.param(
+            APP.format(name="app", spec="{retention: 1d, defaults: {retry: {attempts: 3}}}"),
+            [
+                "unknown key 'defaults.retry.attempts'; did you mean 'maxAttempts'?",
+                "unknown key 'retention'; did you mean 'eventRetention'?",
+            ],
+            id="unknown keys",
+        ),
+        pytest.param("{", [":1: invalid YAML: expected the node content, but found '<stream end>'"], id="no YAML"),
+    ],
+)
+def test_what_is_wrong_with_an_app_is_said(tmp_path: Path, text: str, lines: list[str]) -> None:
+    (tmp_path / "app.yaml").write_text(text)
+    app, problems = manifests.read_app(tmp_path)
+    assert app is None
+    assert sorted(str(problem).removeprefix("app.yaml").removeprefix(": ") for problem in problems) == lines
+    assert checks.examine(Discovery(problems=problems)).is_app_amiss
 
 
 def step(name: str, **spec: Any) -> Found:

@@ -21,7 +21,7 @@ FORBIDDEN = errors.Refused(
 )
 AWAY = errors.Unavailable("nobody answers")
 OK, WARNING, PROBLEM, UNKNOWN = Verdict.OK, Verdict.WARNING, Verdict.PROBLEM, Verdict.UNKNOWN
-SERVED = {"resources": [{"name": "steps"}, {"name": "steps/status"}]}
+SERVED = {"resources": [{"name": "steps"}, {"name": "steps/status"}, {"name": "apps"}]}
 PROXY_RIGHT = "not known: expected the right to get pods/proxy in namespace bema-system, found none"
 
 
@@ -41,19 +41,28 @@ def crd(**annotations: str) -> dict[str, Any]:
 
 
 def test_the_crd() -> None:
-    current = crd(version=versions.VERSION, schema=crds.digest())
-    says(diagnoses.crd(SERVED, current), OK, f"of Bema {versions.VERSION}")
-    says(diagnoses.crd(SERVED, crd(version="0.0.9", schema="x")), WARNING, "found that of Bema 0.0.9", "crds/")
-    says(diagnoses.crd(SERVED, crd(version=versions.VERSION, schema="x")), WARNING, "found another one of Bema")
-    says(diagnoses.crd(SERVED, crd()), WARNING, "found one without a version")
-    says(diagnoses.crd(SERVED, FORBIDDEN), UNKNOWN, "is served; its version is not known: expected the right")
-    says(diagnoses.crd(errors.Unavailable("404 page not found", 404), AWAY), PROBLEM, "found none", "kubectl apply")
-    says(diagnoses.crd({"resources": []}, current), PROBLEM, "found none", "kubectl apply")
-    says(diagnoses.crd(AWAY, AWAY), UNKNOWN, "not known: nobody answers")
+    of = crds.STEP
+    current = crd(version=versions.VERSION, schema=crds.digest(of))
+    says(diagnoses.crd(of, SERVED, current), OK, f"of Bema {versions.VERSION}")
+    says(diagnoses.crd(of, SERVED, crd(version="0.0.9", schema="x")), WARNING, "found that of Bema 0.0.9", "crds/")
+    says(diagnoses.crd(of, SERVED, crd(version=versions.VERSION, schema="x")), WARNING, "found another one of Bema")
+    says(diagnoses.crd(of, SERVED, crd()), WARNING, "found one without a version")
+    says(diagnoses.crd(of, SERVED, FORBIDDEN), UNKNOWN, "is served; its version is not known: expected the right")
+    no_group = errors.Unavailable("404 page not found", 404)
+    says(diagnoses.crd(of, no_group, AWAY), PROBLEM, "found none", "kubectl apply")
+    says(diagnoses.crd(of, {"resources": []}, current), PROBLEM, "found none", "kubectl apply")
+    says(diagnoses.crd(of, AWAY, AWAY), UNKNOWN, "not known: nobody answers")
 
 
-def test_what_the_generator_writes_is_what_the_doctor_expects() -> None:
-    says(diagnoses.crd(SERVED, crds.step()), OK, f"of Bema {versions.VERSION}")
+def test_without_the_crd_of_apps_steps_work() -> None:
+    steps_alone = {"resources": [{"name": "steps"}]}
+    missing = "expected apps.bema.dev v1alpha1, found none"
+    says(diagnoses.crd(crds.APP, steps_alone, errors.Gone("", 404)), WARNING, missing, "kubectl apply")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.kind) for kind in crds.ALL])
+def test_what_the_generator_writes_is_what_the_doctor_expects(kind: crds.Resource) -> None:
+    says(diagnoses.crd(kind, SERVED, crds.crd(kind)), OK, f"of Bema {versions.VERSION}")
 
 
 def answers(rights: tuple[Right, ...], *missing: str) -> dict[Right, bool | errors.KubeError]:
@@ -61,7 +70,7 @@ def answers(rights: tuple[Right, ...], *missing: str) -> dict[Right, bool | erro
 
 
 def test_rights_of_the_user() -> None:
-    says(diagnoses.user_rights(answers(USER_RIGHTS), "here"), OK, "all 9 that it takes here")
+    says(diagnoses.user_rights(answers(USER_RIGHTS), "here"), OK, "all 12 that it takes here")
     few = answers(USER_RIGHTS, "delete steps.bema.dev", "get pods/log")
     says(diagnoses.user_rights(few, "here"), WARNING, "missing here: delete steps.bema.dev, get pods/log", "ask for")
     says(diagnoses.user_rights(answers(USER_RIGHTS, "list steps.bema.dev"), "here"), PROBLEM, "list steps.bema.dev")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from bema.contract import bindings
+from bema.contract import apps, bindings
 from bema.contract.bindings import Installation
-from bema.discoveries import Discovery, Found, Problem
+from bema.discoveries import Discovery, Found, FoundApp, Problem
 from bema_cli import checks, events, plans
 from bema_cli.checks import Findings
 from bema_cli.plans import Plan
@@ -88,8 +88,9 @@ def test_bindings_are_made_of_steps_with_code() -> None:
     )
 
 
-def pod(name: str, *variables: dict[str, Any], **fields: Any) -> Found:
-    return step(name, pod={"env": list(variables), **fields})
+def pod(name: str, *variables: dict[str, Any], concurrency: int | None = None, **fields: Any) -> Found:
+    more = {} if concurrency is None else {"concurrency": concurrency}
+    return step(name, pod={"env": list(variables), **fields}, **more)
 
 
 def test_variables_of_pods_are_given_where_nobody_else_says_otherwise() -> None:
@@ -105,12 +106,31 @@ def test_what_pods_ask_for_and_a_shared_process_cannot_give_is_a_warning() -> No
     found = [
         pod("one", {"name": "TORN", "value": "1"}, {"name": "KEY", "valueFrom": {"secretKeyRef": {}}}),
         pod("two", {"name": "TORN", "value": "2"}, envFrom=[{"configMapRef": {"name": "x"}}]),
+        step("three", restartOn={"configMaps": ["x"]}),
     ]
-    assert list(plans.warnings(found)) == [
+    app = apps.parse({"replicas": 3, "defaults": {"pod": {"envFrom": [{"secretRef": {}}]}}}, where="app.yaml")
+    assert list(plans.warnings(found, app)) == [
+        "app.yaml: replicas: 3 counts on a cluster only; one nats-server runs here",
+        "app.yaml: defaults.pod.envFrom works on a cluster only; set its variables in .env",
         "one: pod.env KEY: valueFrom works on a cluster only; set it in .env",
         "two: pod.envFrom works on a cluster only; set its variables in .env",
+        "three: restartOn counts on a cluster only; there are no ConfigMaps here",
         "pod.env TORN has different values in one, two, and here they share one process; set it in .env",
     ]
+
+
+def test_what_an_app_says_counts_where_a_step_says_nothing() -> None:
+    variables = [{"name": "HOST", "value": "app"}, {"name": "PORT", "value": "1"}]
+    spec = {"eventRetention": "1h", "defaults": {"concurrency": 3, "pod": {"env": variables}}}
+    two = pod("two", {"name": "HOST", "value": "two"}, concurrency=5)
+    findings = Findings([pod("one"), two], [], [], [], app=FoundApp(spec=spec))
+    planned = plans.plan(findings, {}, folder=Path("/nowhere"), app="shop", installation=INSTALLATION)
+    assert {binding.step: binding.concurrency for binding in planned.bindings.values()} == {"one": 3, "two": 5}
+    assert planned.env == {"PORT": "1"}, "HOST differs, and they share one process"
+    assert planned.app.over(INSTALLATION).event_retention_seconds == 3600
+    silent = Findings([pod("one"), two], [], [], [])
+    before = plans.plan(silent, {}, folder=Path("/nowhere"), app="shop", installation=INSTALLATION)
+    assert plans.changes(before, planned) == ["steps/one_step.py", ".env"], "that of two is what it was"
 
 
 def test_code_in_a_manifest_is_refused_here() -> None:

@@ -126,6 +126,28 @@ spec:
 """
 
 
+APP = """\
+---
+apiVersion: bema.dev/v1alpha1
+kind: App
+metadata:
+  name: app
+  namespace: shop
+  annotations:
+    team: shop
+spec:
+  eventRetention: 7d
+  replicas: 3
+  defaults:
+    retry:
+      maxAttempts: 5
+    pod:
+      env:
+      - name: A
+        value: b
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name, text in FILES.items():
@@ -139,6 +161,19 @@ def test_manifests_hold_what_the_user_said_and_the_code(folder: Path) -> None:
     assert result.stderr == ""
     assert result.stdout == WHOLE
     assert result.exit_code == 0
+
+
+def test_the_app_comes_first_and_says_what_its_file_says(folder: Path) -> None:
+    text = """\
+apiVersion: bema.dev/v1alpha1
+kind: App
+metadata: {name: app, namespace: ignored, annotations: {team: shop}}
+spec: {eventRetention: 7d, replicas: 3, defaults: {retry: {maxAttempts: 5}, pod: {env: [{name: A, value: b}]}}}
+"""
+    (folder / "app.yaml").write_text(text)
+    result = CliRunner().invoke(app, ["render", str(folder), "--namespace", "shop"])
+    assert result.stdout.startswith(APP)
+    assert result.stdout.removeprefix(APP) == WHOLE, "nothing of it is written into a Step"
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])

@@ -18,14 +18,15 @@ from bema.contract.statuses import Condition
 
 Schema = dict[str, Any]
 
-CRD = crds.step()
+CRD = crds.crd(crds.STEP)
 VERSION = CRD["spec"]["versions"][0]
 ROOT: Schema = VERSION["schema"]["openAPIV3Schema"]
 SPEC: Schema = ROOT["properties"]["spec"]
 STATUS: Schema = ROOT["properties"]["status"]
 
 REPOSITORY = Path(__file__).parents[2]
-FILE = REPOSITORY / "crds/steps.yaml"
+FILES = {kind: REPOSITORY / f"crds/{kind.plural}.yaml" for kind in crds.ALL}
+KINDS = [pytest.param(kind, id=kind.kind) for kind in crds.ALL]
 PROJECTS = [
     REPOSITORY / path / "pyproject.toml" for path in ("sdk/python", "sdk/cli", "operator", "runtime-image/python")
 ]
@@ -58,67 +59,72 @@ def walk(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
 
 
 ALL = dict(walk(ROOT))
+"""The schemas of a Step."""
+APP: dict[str, Schema] = dict(walk(crds.crd(crds.APP)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
+EVERY = {f"{kind}{path}": schema for kind, found in (("Step", ALL), ("App", APP)) for path, schema in found.items()}
+"""Those of every kind."""
 
 
-def test_both_forms_stay_far_below_what_kubectl_apply_takes() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_forms_stay_far_below_what_kubectl_apply_takes(kind: crds.Resource) -> None:
     """Client-side apply keeps the object as JSON in an annotation of at most 256 KiB."""
-    assert len(FILE.read_bytes()) < 200_000
-    assert len(json.dumps(CRD)) < 200_000
+    assert len(FILES[kind].read_bytes()) < 200_000
+    assert len(json.dumps(crds.crd(kind))) < 200_000
 
 
-def test_the_file_says_what_the_function_says() -> None:
-    assert yaml.safe_load(FILE.read_text(encoding="utf-8")) == CRD
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_file_says_what_the_function_says(kind: crds.Resource) -> None:
+    assert yaml.safe_load(FILES[kind].read_text(encoding="utf-8")) == crds.crd(kind)
 
 
-def test_the_file_says_where_it_comes_from() -> None:
-    first = FILE.read_text(encoding="utf-8").partition("\n")[0]
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_file_says_where_it_comes_from(kind: crds.Resource) -> None:
+    first = FILES[kind].read_text(encoding="utf-8").partition("\n")[0]
     assert first == "# Generated from bema.contract; change the models and run `make gen`."
 
 
 def test_every_field_has_a_description() -> None:
-    fields = [path for path in ALL if path and path[-1] not in "]}" and not path.startswith(".metadata")]
-    assert len(fields) > 150
-    assert [path for path in fields if not ALL[path].get("description", "").endswith(".")] == []
+    fields = [path for path in EVERY if "." in path and path[-1] not in "]}" and ".metadata" not in path]
+    assert len(fields) > 200
+    assert [path for path in fields if not EVERY[path].get("description", "").endswith(".")] == []
 
 
 def test_descriptions_are_one_line() -> None:
-    assert [path for path, schema in ALL.items() if "\n" in schema.get("description", "")] == []
+    assert [path for path, schema in EVERY.items() if "\n" in schema.get("description", "")] == []
 
 
 def test_there_are_only_keys_that_a_structural_schema_may_have() -> None:
-    assert {path: schema.keys() - ALLOWED for path, schema in ALL.items() if schema.keys() - ALLOWED} == {}
+    assert {path: schema.keys() - ALLOWED for path, schema in EVERY.items() if schema.keys() - ALLOWED} == {}
 
 
 def test_every_schema_has_a_type_or_is_int_or_string() -> None:
-    wrong = [path for path, schema in ALL.items() if ("type" in schema) == ("x-kubernetes-int-or-string" in schema)]
+    wrong = [path for path, schema in EVERY.items() if ("type" in schema) == ("x-kubernetes-int-or-string" in schema)]
     assert wrong == []
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(path, id=path or "the root") for path in ALL if ALL[path].get("type") == "object"]
-)
+@pytest.mark.parametrize("path", [pytest.param(path, id=path) for path in EVERY if EVERY[path].get("type") == "object"])
 def test_an_object_says_what_it_holds(path: str) -> None:
     """Or everything in it would be pruned."""
-    schema = ALL[path]
+    schema = EVERY[path]
     holds = {"properties", "additionalProperties", "x-kubernetes-preserve-unknown-fields"} & schema.keys()
     assert len(holds) == (0 if path.endswith(".ordering") else 1)
 
 
 def test_a_list_says_what_it_holds_and_map_lists_require_their_keys() -> None:
-    for path, schema in ALL.items():
+    for path, schema in EVERY.items():
         assert ("items" in schema) == (schema.get("type") == "array"), path
         if schema.get("x-kubernetes-list-type") == "map":
             assert set(schema["x-kubernetes-list-map-keys"]) <= set(schema["items"]["required"]), path
 
 
 def test_required_fields_exist_and_have_no_default() -> None:
-    for path, schema in ALL.items():
+    for path, schema in EVERY.items():
         for name in schema.get("required", []):
             assert "default" not in schema["properties"][name], f"{path}.{name}"
 
 
 def test_a_default_of_an_object_is_what_its_fields_say() -> None:
-    for path in (".spec.retry", ".spec.scaling"):
+    for path in (".spec.scaling",):
         fields = ALL[path]["properties"]
         assert ALL[path]["default"] == {name: field["default"] for name, field in fields.items()}
 
@@ -126,16 +132,9 @@ def test_a_default_of_an_object_is_what_its_fields_say() -> None:
 def test_these_fields_have_defaults() -> None:
     assert {path.removeprefix(".spec."): schema["default"] for path, schema in ALL.items() if "default" in schema} == {
         "code.language": "python",
-        "concurrency": 16,
         "deletionPolicy": "Delete",
         "deliverFrom": "Creation",
         "isolation": "Thread",
-        "retry": {"maxAttempts": 3, "backoff": "Exponential", "initialSeconds": 1, "maxSeconds": 300, "jitter": 0.2},
-        "retry.backoff": "Exponential",
-        "retry.initialSeconds": 1,
-        "retry.jitter": 0.2,
-        "retry.maxAttempts": 3,
-        "retry.maxSeconds": 300,
         "scaling": {
             "minReplicas": 1,
             "maxReplicas": 10,
@@ -153,6 +152,15 @@ def test_these_fields_have_defaults() -> None:
     }
 
 
+def test_what_an_app_may_say_has_no_default_from_the_server() -> None:
+    """Or nobody could tell what the user has said. The description names it."""
+    below = {path.removeprefix(".spec.defaults"): path for path in APP if path.startswith(".spec.defaults.")}
+    assert {".retry.maxAttempts", ".concurrency", ".timeoutSeconds", ".pod.env"} <= below.keys()
+    assert [path for path in below if "default" in ALL[f".spec{path}"]] == []
+    assert ALL[".spec.concurrency"]["description"] == "Attempts at once in one pod. Default: the App's, else 16."
+    assert [path for path in APP if "default" in APP[path]] == [".status"]
+
+
 def test_what_is_replaced_as_a_whole_gets_no_defaults_from_the_server() -> None:
     """They would make the very same manifest of another field manager a conflict. The description names them."""
     assert ALL[".spec.triggers[].cron.timeZone"]["description"].endswith(" Default: Etc/UTC.")
@@ -166,7 +174,8 @@ def test_what_is_replaced_as_a_whole_gets_no_defaults_from_the_server() -> None:
             ".spec.timeoutSeconds",
             {
                 "type": "number",
-                "description": "Longest time of one attempt, in seconds. Default: 30 for api, else 900.",
+                "description": "Longest time of one attempt, in seconds. Default: the App's, else 30 for api and 900 "
+                "for anything else.",
                 "minimum": 0,
                 "exclusiveMinimum": True,
                 "maximum": 86400,
@@ -297,6 +306,25 @@ def test_how_the_kind_is_named_and_shown() -> None:
     assert wide == ["Reason", "URL", "Image"]
 
 
+def test_how_an_app_is_named_and_shown() -> None:
+    spec = crds.crd(crds.APP)["spec"]
+    version = spec["versions"][0]
+    assert spec["names"] == {
+        "kind": "App",
+        "listKind": "AppList",
+        "plural": "apps",
+        "singular": "app",
+        "categories": ["bema"],
+    }
+    assert [column["name"] for column in version["additionalPrinterColumns"]] == [
+        *("Ready", "Storage", "Steps", "Age", "Reason")
+    ]
+    paths = [column["jsonPath"].replace('[?(@.type=="Ready")]', "[]") for column in version["additionalPrinterColumns"]]
+    assert set(paths) - APP.keys() == {".metadata.creationTimestamp"}
+    assert version["subresources"] == {"status": {}}
+    assert APP[".status"]["default"] == {"observedGeneration": -1}
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -323,13 +351,13 @@ def test_rules_belong_to_models_that_exist() -> None:
 
 
 def _validations(path: str) -> list[Schema]:
-    return list(ALL[path].get("x-kubernetes-validations", []))
+    return list(EVERY[path].get("x-kubernetes-validations", []))
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, id=path or "the root") for path in ALL if _validations(path)])
+@pytest.mark.parametrize("path", [pytest.param(path, id=path) for path in EVERY if _validations(path)])
 def test_a_rule_blames_a_field_that_exists_in_words_of_one_line(path: str) -> None:
     for rule in _validations(path):
-        assert f"{path}{rule.get('fieldPath', '')}" in ALL
+        assert f"{path}{rule.get('fieldPath', '')}" in EVERY
         assert 0 < len(rule["message"]) <= 2048
         assert "\n" not in rule["message"] + rule["rule"]
 
@@ -350,7 +378,7 @@ def test_one_of_rules_name_every_member() -> None:
 
 
 def test_a_field_with_a_rule_in_words_has_no_pattern_beside_it() -> None:
-    assert [path for path, schema in ALL.items() if "pattern" in schema] == []
+    assert [path for path, schema in EVERY.items() if "pattern" in schema] == []
 
 
 def test_a_union_that_no_structural_schema_can_say_is_refused() -> None:
@@ -362,9 +390,10 @@ def test_a_union_that_no_structural_schema_can_say_is_refused() -> None:
         crds.structural(Undecided)
 
 
-def test_the_crd_says_which_version_it_is_of() -> None:
-    annotations = CRD["metadata"]["annotations"]
-    assert annotations == {"bema.dev/version": versions.VERSION, "bema.dev/schema": crds.digest()}
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_crd_says_which_version_it_is_of(kind: crds.Resource) -> None:
+    annotations = crds.crd(kind)["metadata"]["annotations"]
+    assert annotations == {"bema.dev/version": versions.VERSION, "bema.dev/schema": crds.digest(kind)}
 
 
 @pytest.mark.parametrize("path", PROJECTS, ids=lambda path: path.parent.name)

@@ -50,6 +50,7 @@ CASES: list[tuple[str, Facts, decisions.Action]] = [
     ("it is being deleted", SETTLED.with_(subject=DELETING, spec=None), Leave()),
     ("its spec cannot be read", SETTLED.with_(spec=None, invalid="x"), Report()),
     ("it asks for what this version does not do", SETTLED.with_(unsupported=["x"], wanted=[]), Report()),
+    ("its App is not acted on", SETTLED.with_(held="x", wanted=[]), Report()),
     ("it is a noop that had a workload", SETTLED.with_(spec=NOOP, wanted=[]), Prune()),
     ("it is a noop", SETTLED.with_(spec=NOOP, wanted=[], children=[]), Report()),
     ("its subscription is unknown", SETTLED.with_(subscription=None), Subscribe()),

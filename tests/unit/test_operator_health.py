@@ -133,6 +133,8 @@ SITUATIONS: list[tuple[str, Facts, str]] = [
     ("the consumer is refused, pods run", unsubscribed(Reason.BROKER_REFUSED), DEGRADED),
     ("the broker is too old", unsubscribed(Reason.BROKER_TOO_OLD, children=[]), DEGRADED),
     ("the spec contradicts itself", Facts(subject=subject(), spec=None, invalid="spec: x"), DEGRADED),
+    ("the App asks for more copies than there are servers", unsubscribed(Reason.TOO_FEW_SERVERS), DEGRADED),
+    ("the App is not acted on", deployed(DONE, held="hosts: not yet"), DEGRADED),
     ("a field that is not supported", deployed(DONE, unsupported=["scaling: not yet"]), DEGRADED),
 ]
 CASES = [pytest.param(facts, health, id=name) for name, facts, health in SITUATIONS]
@@ -181,7 +183,7 @@ def test_the_status_of_an_old_generation_says_nothing(argo: Health, facts: Facts
 
 
 def test_a_new_step_is_not_taken_for_one_that_is_done(argo: Health) -> None:
-    default = crds.step()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["default"]
+    default = crds.crd(crds.STEP)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["default"]
     item = {"metadata": {"generation": 1}, "status": default}
     assert argo(item)[0] == PROGRESSING
     assert kstatuses.compute(item) is Result.IN_PROGRESS
@@ -229,8 +231,9 @@ def test_every_reason_is_in_a_situation() -> None:
 
 def test_the_patch_for_argo_cd_holds_the_script() -> None:
     patch = yaml.safe_load((argocd.SCRIPT.parent / "argocd-cm.yaml").read_text("utf-8"))
+    script = argocd.SCRIPT.read_text("utf-8")
     assert patch == {
-        "data": {"resource.customizations.health.bema.dev_Step": argocd.SCRIPT.read_text("utf-8")},
+        "data": {f"resource.customizations.health.bema.dev_{kind}": script for kind in ("Step", "App")},
     }
 
 

@@ -308,6 +308,22 @@ def test_a_batch_is_the_only_trigger_of_its_step() -> None:
         steps.parse_spec(config(batch, EVENT), where="a_step.py")
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        pytest.param(config(CRON, restartOn={"configMaps": ["a"]}), "found only a schedule", id="a schedule"),
+        pytest.param({"restartOn": {"configMaps": ["a"]}}, "found a noop", id="a noop"),
+        pytest.param(config(restartOn={"configMaps": ["A"]}), "such as shop-settings, found 'A'", id="no name"),
+        pytest.param(config(restartOn={"configMaps": ["a", "a"]}), "found a twice", id="a name twice"),
+        pytest.param(config(restartOn={"configMaps": []}), "at least 1 item", id="none"),
+        pytest.param(config(restartOn={"configMaps": [*"abcdefghi"]}), "at most 8 items", id="nine"),
+    ],
+)
+def test_what_restarts_no_pods_is_refused(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(errors.StepInvalid, match=message):
+        steps.parse_spec(spec, where="a_step.py")
+
+
 def test_a_step_that_answers_requests_has_a_services_name() -> None:
     spec = steps.parse_spec(config({"api": {"path": "/a"}}), where="2fa_step.py")
     with pytest.raises(
@@ -450,6 +466,7 @@ ACTED_ON = """
     code.entrypoint code.inline{} code.image
     retry.maxAttempts retry.backoff retry.initialSeconds retry.maxSeconds retry.jitter
     timeoutSeconds concurrency maxInFlight isolation scaling.maxReplicas replicas deliverFrom suspend
+    restartOn.configMaps[]
     pod.env[].name pod.env[].value pod.env[].valueFrom
     pod.envFrom[].prefix pod.envFrom[].configMapRef pod.envFrom[].secretRef pod.resources pod.nodeSelector{}
     pod.tolerations[] pod.affinity pod.topologySpreadConstraints[]

@@ -13,10 +13,15 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+from bema.contract import apps as contract
+from bema.contract.retentions import Quota
 from bema_operator import (
+    apps,
     brokers,
     caches,
+    contents,
     janitors,
+    kinds,
     kube,
     logs,
     metrics,
@@ -33,6 +38,9 @@ log = logging.getLogger(__name__)
 
 STUCK_SECONDS = 300.0
 """A queue whose head is older, or a reconcile that takes longer, will not come loose by itself."""
+
+APP_WORKERS = 2
+"""Apps that are looked at at once: little is to be done about one."""
 
 BROKER_SECONDS = 5.0
 """How long to wait for NATS at the start."""
@@ -53,19 +61,45 @@ class Operator:
         self.api = api = kube.Kube(found, self.measures)
         self.cache = caches.Cache()
         self.queue = queues.Queue()
-        self.broker = brokers.Broker(options, self.measures, self._look_at)
+        self.broker = brokers.Broker(options, self.measures, self._look_at, look_at_app=self._look_at_app)
+        self.contents = contents.Contents(api, options.namespace, look_at=self._look_at)
         self.reconciler = reconciles.Reconciler(
-            options, self.cache, api, self.broker, measures=self.measures, clock=clock, time=now
+            options,
+            self.cache,
+            api,
+            self.broker,
+            measures=self.measures,
+            clock=clock,
+            time=now,
+            held=self.contents,
         )
         self.workers = queues.Workers(self.queue, self.reconciler.reconcile, count=options.workers, clock=clock)
-        self.watches = watches.Watches(options, self.cache, api, look_at=self._look_at, clock=clock)
+        self.apps = apps.Apps(self.cache, api, self.broker, look_at=self._look_at, clock=clock, time=now)
+        self.app_workers = queues.Workers(queues.Queue(), self.apps.reconcile, count=APP_WORKERS, clock=clock)
+        self.watches = watches.Watches(options, self.cache, api, news=self._news, clock=clock)
         self.orphans = sweeps.Orphans(options, self.cache, api, self.broker, measures=self.measures, clock=clock)
-        self.janitors = janitors.Janitors(options, api, self.broker, measures=self.measures)
+        self.janitors = janitors.Janitors(
+            options, api, self.broker, measures=self.measures, app=self.apps.plan, swept=self._swept
+        )
         self.is_filled = False
         self._clock = clock
 
     def _look_at(self, key: Key) -> None:
         self.workers.add(key)
+
+    def _look_at_app(self, namespace: str) -> None:
+        self.app_workers.add(Key(namespace, contract.NAME))
+
+    def _news(self, kind: kinds.Kind, key: Key) -> None:
+        if kind is not kinds.APP:
+            self._look_at(key)
+        if kind in (kinds.APP, kinds.STEP):
+            # An App says how many Steps there are.
+            self._look_at_app(key.namespace)
+
+    def _swept(self, namespace: str, quota: Quota) -> None:
+        if self.apps.note(namespace, quota):
+            self._look_at_app(namespace)
 
     def alive(self) -> list[str]:
         """Why the process should be started again. Not because of an API server that is away: that would not help."""
@@ -99,6 +133,8 @@ class Operator:
             self.watches.run(),
             self.broker.run(),
             self._work(),
+            self.app_workers.run(),
+            self.contents.run(),
             sweeps.every(options.backlog_seconds, self._look_at_backlogs, what="read backlogs"),
             sweeps.every(options.janitor_seconds, self._clean, what="sweep the apps' streams"),
             sweeps.every(self.orphans.pause, self._sweep, what="look for orphaned consumers"),

@@ -57,13 +57,30 @@ class App:
     state: StreamState | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """A stream that was to have more copies than there are servers."""
+
+    stream: AppStream
+    """As it was to be."""
+    why: str
+
+
 class Broker:
     """The operator's connection to NATS, and what it remembers of it."""
 
-    def __init__(self, settings: Settings, measures: metrics.Metrics, look_again: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        measures: metrics.Metrics,
+        look_again: Callable[[Key], None],
+        *,
+        look_at_app: Callable[[str], None] = lambda namespace: None,
+    ) -> None:
         self._settings = settings
         self._measures = measures
         self._look_again = look_again
+        self._look_at_app = look_at_app
         self._js: JetStream | None = None
         self._connected_once = asyncio.Event()
         self._held: dict[Key, Held] = {}
@@ -71,6 +88,8 @@ class Broker:
         self._streams: dict[str, str] = {}
         self._created: dict[str, str] = {}
         """When the streams were made."""
+        self._shortfalls: dict[str, Shortfall] = {}
+        """Streams for which there are too few servers."""
         self._away = 0
         """Seconds since the broker was last there."""
         self._locks: dict[str, asyncio.Lock] = {}
@@ -125,12 +144,19 @@ class Broker:
         return self._js is not None and self._js.connection.is_connected
 
     async def ensure(
-        self, key: Key, binding: Binding, *, discards: frozenset[str] = frozenset(), adopt: str = ""
+        self,
+        key: Key,
+        binding: Binding,
+        *,
+        stream: AppStream | None = None,
+        discards: frozenset[str] = frozenset(),
+        adopt: str = "",
     ) -> Subscription:
         """Make the Step's stream and consumer be there, if that is not known already. Not yet, while events wait that
-        it would hear no more, unless they are of topics in `discards`. `adopt`: the uid of the namespace before, whose
-        stream is to be taken over."""
-        digest = _digest(binding)
+        it would hear no more, unless they are of topics in `discards`. `stream`: as the App has it, where that is not
+        as the Binding says. `adopt`: the uid of the namespace before, whose stream is to be taken over."""
+        stream = stream or binding.stream
+        digest = _digest(binding, stream)
         held = self._held.get(key)
         if self._away >= PATIENCE:
             self._unanswered.add(key)
@@ -140,7 +166,7 @@ class Broker:
             return self._subscribed(binding)
         try:
             js = self._connected()
-            await self._ensure_stream(js, binding.stream, adopt)
+            await self._ensure_stream(js, stream, adopt)
             waiting = await self._unheard(js, key, binding, discards)
             if waiting:
                 return Subscription(_backlog_left(key, waiting))
@@ -198,16 +224,58 @@ class Broker:
         wanted = stream.model_dump_json()
         async with self._locks.setdefault(stream.name, asyncio.Lock()):
             if self._streams.get(stream.name) != wanted:
-                if await admin.ensure_stream(js, stream, adopt=adopt):
-                    log.info("Made the app's stream %s", stream.name)
+                try:
+                    if await admin.ensure_stream(js, stream, adopt=adopt):
+                        log.info("Made the app's stream %s", stream.name)
+                except errors.TooFewServers as error:
+                    await self._fall_short(js, stream, error)
+                else:
+                    self._suffice(stream.name)
                 self._created[stream.name] = await admin.stream_created(js, stream.name)
                 self._streams[stream.name] = wanted
+
+    async def _fall_short(self, js: JetStream, stream: AppStream, error: errors.TooFewServers) -> None:
+        """What an App asks for in vain is said by the App, and a stream that is there serves as it is."""
+        namespace = stream.metadata[names.METADATA_NAMESPACE]
+        is_new = stream.name not in self._shortfalls
+        self._shortfalls[stream.name] = Shortfall(stream, str(error))
+        if is_new:
+            log.warning("The app's stream stays as it is: %s", error, extra={"app": namespace})
+            self._look_at_app(namespace)
+        said_by_app = stream.replicas != self._settings.stream_replicas
+        if not said_by_app or not await admin.stream_exists(js, stream.name):
+            raise error
+
+    def _suffice(self, name: str) -> None:
+        shortfall = self._shortfalls.pop(name, None)
+        if shortfall is not None:
+            self._look_at_app(shortfall.stream.metadata[names.METADATA_NAMESPACE])
+
+    def shortfall(self, namespace: str) -> str:
+        """Why an app's stream has fewer copies than asked for; empty when it has not."""
+        found = self._shortfalls.get(names.stream(namespace, self._settings.installation))
+        return found.why if found else ""
+
+    async def _try_again(self, js: JetStream) -> None:
+        """Somebody may have added servers; nobody tells. A stream that is not there is its Steps' to make."""
+        there = {held.stream for held in self._held.values()}
+        for name, shortfall in list(self._shortfalls.items()):
+            if name not in there:
+                continue
+            try:
+                await admin.ensure_stream(js, shortfall.stream)
+            except errors.BrokerError as error:
+                log.debug("Still not: %s", error, extra={"stream": name})
+            else:
+                self._suffice(name)
 
     def forget(self, key: Key) -> None:
         """The Step is gone. Its consumer stays, for the sweep."""
         self._held.pop(key, None)
         self._edited.pop(key, None)
         self._unanswered.discard(key)
+        if not any(other.namespace == key.namespace for other in self._held):
+            self._shortfalls.pop(names.stream(key.namespace, self._settings.installation), None)
 
     def backlog(self, key: Key) -> int | None:
         """Events that wait for a Step, as of the last look; None for a Step without a consumer."""
@@ -223,6 +291,7 @@ class Broker:
             await admin.hear_clock(js, min(existing))
             now = js.connection.clock.now()
             self._measures.skew.set(now.broker - now.here)
+        await self._try_again(js)
         by_stream: dict[str, list[Key]] = {}
         for key, held in self._held.items():
             if held.stream not in existing:
@@ -297,6 +366,8 @@ class Broker:
             return Problem(Reason.APP_STREAM_OWNED, str(error))
         if isinstance(error, errors.BrokerTooOld):
             return Problem(Reason.BROKER_TOO_OLD, str(error))
+        if isinstance(error, errors.TooFewServers):
+            return Problem(Reason.TOO_FEW_SERVERS, str(error))
         if isinstance(error, errors.BrokerUnavailable):
             where = ", ".join(self._settings.nats_urls)
             text = f"NATS at {where} does not answer ({error}); what runs is left running. Check that NATS is up."
@@ -304,9 +375,9 @@ class Broker:
         return Problem(Reason.BROKER_REFUSED, f"NATS refuses the stream or the consumer: {error}")
 
 
-def _digest(binding: Binding) -> str:
+def _digest(binding: Binding, stream: AppStream) -> str:
     consumers = "".join(consumer.model_dump_json() for consumer in binding.consumers)
-    return hashlib.sha256(f"{binding.stream.model_dump_json()}{consumers}".encode()).hexdigest()
+    return hashlib.sha256(f"{stream.model_dump_json()}{consumers}".encode()).hexdigest()
 
 
 def _backlog_left(key: Key, waiting: Mapping[str, int]) -> Problem:

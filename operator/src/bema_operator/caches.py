@@ -1,4 +1,5 @@
-"""What we know of the cluster: Steps and their children, kept up to date by watches and by our own lists. No I/O.
+"""What we know of the cluster: Steps with their children, and Apps, kept up to date by watches and by our own lists.
+No I/O.
 
 Of a child, only what decisions need is kept: identity, ownership and status. All of it is kept as compressed JSON: as
 dicts, the five objects of a Step take thirty times as much memory, and unpacking one takes some 20 µs.
@@ -6,20 +7,22 @@ dicts, the five objects of a Step take thirty times as much memory, and unpackin
 
 from __future__ import annotations
 
-import collections
 import json
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bema.contract import names
+from bema.contract import apps, names
 from bema_operator import facts, kinds, ownership
 from bema_operator.facts import Key
 
 Object = Mapping[str, Any]
 Place = tuple[str, str]
 """Namespace and name of an object."""
+
+_OURS = (kinds.STEP, kinds.APP)
+"""Kinds that are kept as they are, and belong to nobody."""
 
 _METADATA = (
     "name",
@@ -66,9 +69,10 @@ class Cache:
     """Steps and children by kind and place, and children by Step."""
 
     def __init__(self) -> None:
-        self._shelves = {kind.name: Shelf() for kind in (kinds.STEP, *kinds.CHILDREN)}
+        self._shelves = {kind.name: Shelf() for kind in (*_OURS, *kinds.CHILDREN)}
         self._children: dict[Key, set[tuple[str, Place]]] = {}
-        self._apps: collections.Counter[str] = collections.Counter()
+        self._apps: dict[str, dict[str, None]] = {}
+        """The names of the Steps of each namespace."""
 
     def step(self, key: Key) -> Object | None:
         found = self._shelves[kinds.STEP.name].objects.get(key)
@@ -85,6 +89,14 @@ class Cache:
         """The namespaces that have Steps."""
         return set(self._apps)
 
+    def steps_of(self, namespace: str) -> list[Key]:
+        return [Key(namespace, name) for name in self._apps.get(namespace, ())]
+
+    def app(self, namespace: str) -> Object | None:
+        """The App of a namespace."""
+        found = self._shelves[kinds.APP.name].objects.get((namespace, apps.NAME))
+        return None if found is None else found.unpack()
+
     def __len__(self) -> int:
         """How many Steps there are."""
         return len(self._shelves[kinds.STEP.name].objects)
@@ -96,7 +108,7 @@ class Cache:
         return [child for child in found if facts.owner_uid(child) == uid]
 
     def put(self, kind: kinds.Kind, found: Object) -> Key | None:
-        """Take in an object that was read, watched or written. The Step to look at, or None when it is no news."""
+        """Take in an object that was read, watched or written. Whom to look at, or None when it is no news."""
         shelf = self._shelves[kind.name]
         place, version = _place(found), _version(found)
         shelf.moved.add(place)
@@ -145,12 +157,12 @@ class Cache:
     def _store(self, kind: kinds.Kind, place: Place, version: int, found: Object) -> Key | None:
         self._remove(kind, place)
         key = _step_of(kind, found)
-        slim = _slim_step(found) if kind is kinds.STEP else _slim_child(kind, found)
+        slim = _slim(found) if kind in _OURS else _slim_child(kind, found)
         packed = zlib.compress(json.dumps(slim, separators=(",", ":")).encode(), 1)
         self._shelves[kind.name].objects[place] = Entry(version, key, packed)
         if kind is kinds.STEP:
-            self._apps[place[0]] += 1
-        elif key is not None:
+            self._apps.setdefault(place[0], {})[place[1]] = None
+        elif kind not in _OURS and key is not None:
             self._children.setdefault(key, set()).add((kind.name, place))
         return key
 
@@ -159,10 +171,10 @@ class Cache:
         if before is None:
             return None
         if kind is kinds.STEP:
-            self._apps[place[0]] -= 1
+            del self._apps[place[0]][place[1]]
             if not self._apps[place[0]]:
                 del self._apps[place[0]]
-        elif before.key is not None:
+        elif kind not in _OURS and before.key is not None:
             siblings = self._children.get(before.key, set())
             siblings.discard((kind.name, place))
             if not siblings:
@@ -180,15 +192,16 @@ def _version(found: Object) -> int:
 
 
 def _step_of(kind: kinds.Kind, found: Object) -> Key | None:
-    """The Step that an object is or belongs to. The owner reference counts: a label may have been lost."""
+    """The Step or App that an object is, or the Step that it belongs to. The owner reference counts: a label may have
+    been lost."""
     namespace, name = _place(found)
-    if kind is kinds.STEP:
+    if kind in _OURS:
         return Key(namespace, name)
     owner = facts.controller(found)
     return Key(namespace, owner["name"]) if owner else None
 
 
-def _slim_step(found: Object) -> Object:
+def _slim(found: Object) -> Object:
     metadata = {key: value for key, value in found["metadata"].items() if key != "managedFields"}
     metadata["annotations"] = {
         key: value

@@ -73,6 +73,11 @@ def is_unsupported(facts: Facts) -> bool:
     return bool(facts.unsupported)
 
 
+def is_held_by_its_app(facts: Facts) -> bool:
+    """As what is not supported: what exists is left as it is."""
+    return bool(facts.held)
+
+
 def is_noop_with_leftovers(facts: Facts) -> bool:
     return facts.is_noop and bool(facts.surplus)
 
@@ -97,7 +102,7 @@ def is_held_back(facts: Facts) -> bool:
 
 def has_no_broker_and_no_workload(facts: Facts) -> bool:
     """Nobody has said yet that the stream is ours, and nothing runs that could be kept running."""
-    useless = (Reason.BROKER_UNAVAILABLE, Reason.BROKER_TOO_OLD)
+    useless = (Reason.BROKER_UNAVAILABLE, Reason.BROKER_TOO_OLD, Reason.TOO_FEW_SERVERS)
     return _subscription_reason(facts) in useless and not facts.has_workload
 
 
@@ -137,6 +142,7 @@ TABLE = (
     Row("it is being deleted", is_being_deleted, Leave()),
     Row("its spec cannot be read", is_invalid, Report()),
     Row("it asks for what this version does not do", is_unsupported, Report()),
+    Row("its App is not acted on", is_held_by_its_app, Report()),
     Row("it is a noop that had a workload", is_noop_with_leftovers, Prune()),
     Row("it is a noop", is_noop, Report()),
     Row("its subscription is unknown", is_not_subscribed, Subscribe()),

@@ -1,4 +1,4 @@
-"""Kubernetes Events about Steps: only what somebody has to act upon, once when it begins.
+"""Kubernetes Events about Steps and Apps: only what somebody has to act upon, once when it begins.
 
 Everything else is in the status. What ails all Steps at once, such as a broker that is away, is in the operator's log
 and metrics: an Event for each of them would bury the others.
@@ -29,6 +29,7 @@ TO_ACT_UPON = frozenset(
         Reason.APPLY_REFUSED,
         Reason.NAME_TAKEN,
         Reason.BROKER_REFUSED,
+        Reason.TOO_FEW_SERVERS,
         Reason.APP_STREAM_OWNED,
         Reason.BACKLOG_ON_REMOVED_TOPIC,
     }
@@ -74,15 +75,15 @@ def was_so(subject: Subject, ready: Condition) -> bool:
 
 
 def warning(subject: Subject, reason: Reason, message: str, *, now: str) -> Object:
-    """A core Event about a Step. `now` is RFC 3339."""
+    """A core Event about a Step, or an App. `now` is RFC 3339."""
     key = subject.key
     return {
         "apiVersion": kinds.EVENT.api_version,
         "kind": kinds.EVENT.name,
         "metadata": {"generateName": f"{key.name}.", "namespace": key.namespace},
         "involvedObject": {
-            "apiVersion": kinds.STEP.api_version,
-            "kind": kinds.STEP.name,
+            "apiVersion": subject.kind.api_version,
+            "kind": subject.kind.name,
             "namespace": key.namespace,
             "name": key.name,
             "uid": subject.uid,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bema.contract import names
-from bema.contract.bindings import Binding
+from bema.contract.bindings import AppStream, Binding
 from bema.contract.statuses import UNSEEN_GENERATION, Reason
 from bema.contract.steps import StepSpec
 from bema_operator import kinds, ownership
@@ -22,7 +22,7 @@ CONFIG_MAPS_KEPT = 3
 
 
 class Key(NamedTuple):
-    """A Step's namespace and name: what the queue works on."""
+    """A Step's, or an App's, namespace and name: what a queue works on."""
 
     namespace: str
     name: str
@@ -52,7 +52,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The Step itself."""
+    """The Step, or the App, itself."""
 
     key: Key
     uid: str
@@ -62,6 +62,7 @@ class Subject:
     status: Object
     discards: frozenset[str] = frozenset()
     """Topics whose waiting events a person gives up."""
+    kind: kinds.Kind = kinds.STEP
 
     @property
     def was_reconciled(self) -> bool:
@@ -93,8 +94,12 @@ class Facts:
     invalid: str = ""
     unsupported: Sequence[str] = ()
     """Sentences that name each field which this version does not act on."""
+    held: str = ""
+    """Why the App of the namespace is not acted on, so that nobody knows how the Step is to run."""
     binding: Binding | None = None
     """None when nothing of this Step runs."""
+    stream: AppStream | None = None
+    """The app's stream, as the App has it; None without a Binding."""
     wanted: Sequence[Object] = ()
     """Stamped manifests of the children that the Step asks for."""
     children: Sequence[Object] = ()

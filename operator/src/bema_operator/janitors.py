@@ -6,10 +6,11 @@ import logging
 import time
 from collections.abc import Callable
 
-from bema.contract import errors, retentions
-from bema.contract.retentions import Level
+from bema.contract import errors
+from bema.contract.retentions import Level, Quota
 from bema.ports.janitors import Janitor, Report
 from bema_operator import brokers, kube, metrics, sweeps
+from bema_operator.plans import AppPlan
 from bema_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,12 +27,17 @@ class Janitors:
         *,
         measures: metrics.Metrics,
         clock: Callable[[], float] = time.time,
+        app: Callable[[str], AppPlan] = lambda namespace: AppPlan(),
+        swept: Callable[[str, Quota], None] = lambda namespace, quota: None,
     ) -> None:
+        """`app`: what a namespace's App says; `swept` hears what was found after each sweep of one."""
         self._settings = settings
         self._api = api
         self._broker = broker
         self._measures = measures
         self._clock = clock
+        self._app = app
+        self._swept = swept
         self._janitors: dict[str, Janitor] = {}
 
     async def sweep(self) -> None:
@@ -47,16 +53,21 @@ class Janitors:
                 await self._sweep(app)
 
     async def _sweep(self, app: brokers.App) -> None:
+        kept = self._app(app.namespace).retentions(self._settings)
+        if kept is None:
+            log.warning("Nothing is removed while the App cannot be read", extra={"app": app.namespace})
+            return
         janitor = self._janitors.get(app.stream)
         if janitor is None:
-            kept = retentions.of_installation(self._settings.as_installation())
             janitor = self._janitors[app.stream] = self._broker.janitor(app.stream, kept, clock=self._clock)
+        janitor.keep(kept)
         try:
             report = await janitor.sweep()
         except errors.BrokerError as error:
             log.warning("Could not sweep the app's stream: %s", error, extra={"app": app.namespace})
             return
         self._measure(app.namespace, report)
+        self._swept(app.namespace, report.quota)
 
     def _measure(self, app: str, report: Report) -> None:
         for what, count in report.purged.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bema.clusters.kinds import (
+    APP,
     CONFIG_MAP,
     CRON_JOB,
     DEPLOYMENT,
@@ -17,6 +18,7 @@ from bema.clusters.kinds import (
 )
 
 __all__ = [
+    "APP",
     "CHILDREN",
     "CONFIG_MAP",
     "CRON_JOB",

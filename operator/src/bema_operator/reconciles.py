@@ -9,14 +9,16 @@ import collections
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 from bema.contract import names
 from bema.contract.bindings import Binding
 from bema.contract.statuses import Reason
 from bema_operator import (
+    apps,
     brokers,
     caches,
+    contents,
     decisions,
     events,
     facts,
@@ -60,6 +62,16 @@ class NeverSettled(Exception):
     """A reconcile did not come to an end. A defect, such as an apply whose result does not look applied."""
 
 
+class _Generations(NamedTuple):
+    """What a plan was made of."""
+
+    uid: str
+    generation: int
+    app_uid: str
+    app_generation: int
+    contents: str
+
+
 class Reconciler:
     """Looks at one Step at a time, as often as it is told to."""
 
@@ -73,18 +85,20 @@ class Reconciler:
         measures: metrics.Metrics,
         clock: Callable[[], float],
         time: Callable[[], str],
+        held: contents.Contents | None = None,
     ) -> None:
-        """`clock` gives seconds for durations, `time` the time of day as RFC 3339."""
+        """`held`: what ConfigMaps hold. `clock` gives seconds for durations, `time` the time of day as RFC 3339."""
         self._settings = settings
         self._cache = cache
         self._api = api
         self._broker = broker
         self._measures = measures
+        self._contents = held or contents.Contents(api, settings.namespace, look_at=lambda key: None)
         self._clock = clock
         self._time = time
         self._events = events.Events(api, clock=clock, time=time)
         self._namespaces: dict[str, str] = {}
-        self._plans: collections.OrderedDict[Key, tuple[str, int, Plan]] = collections.OrderedDict()
+        self._plans: collections.OrderedDict[Key, tuple[_Generations, Plan]] = collections.OrderedDict()
         """Those of the Steps that were looked at last: a plan takes far more memory than all else about a Step."""
         self._unready: dict[Key, float] = {}
         self._turns = rollouts.Turns()
@@ -111,6 +125,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         """The Step is gone; Kubernetes removes its children."""
         self._broker.forget(key)
+        self._contents.forget(key)
         self._plans.pop(key, None)
         self._unready.pop(key, None)
         self._turns.done(key)
@@ -126,18 +141,24 @@ class Reconciler:
             spec=plan.spec,
             invalid=plan.invalid,
             unsupported=plan.unsupported,
+            held=plan.held,
             wanted=plan.wanted,
             binding=plan.binding,
+            stream=plan.stream,
             children=self._cache.children(subject.key, subject.uid),
             backlog=self._backlog(subject, plan.binding),
         )
         return seen.with_(patience_over=self._is_patience_over(seen))
 
     async def _plan(self, subject: Subject, found: Object) -> Plan:
-        uid, generation, plan = self._plans.get(subject.key, ("", 0, Plan()))
-        if (uid, generation) != (subject.uid, subject.generation):
-            plan = plans.plan(found, await self._namespace_uid(subject.key.namespace), self._settings)
-            self._plans[subject.key] = (subject.uid, subject.generation, plan)
+        namespace_uid = await self._namespace_uid(subject.key.namespace)
+        app = self._cache.app(subject.key.namespace)
+        held = await self._contents.digest(subject.key, plans.restarts_on(found))
+        now = _Generations(subject.uid, subject.generation, *apps.identity(app), held)
+        before, plan = self._plans.get(subject.key, (None, Plan()))
+        if before != now:
+            plan = plans.plan(found, namespace_uid, self._settings, plans.app_plan(app), held)
+            self._plans[subject.key] = (now, plan)
             if len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         return plan
@@ -201,11 +222,12 @@ class Reconciler:
         key, binding = seen.subject.key, seen.binding
         if binding is None:
             raise NeverSettled(f"{key}: expected a Binding, found none")
-        discards = seen.subject.discards
-        subscription = await self._broker.ensure(key, binding, discards=discards)
+        subscription = await self._broker.ensure(key, binding, stream=seen.stream, discards=seen.subject.discards)
         if subscription.problem is not None and subscription.problem.reason is Reason.APP_STREAM_OWNED:
             adopt = await self._adopted(key.namespace)
-            subscription = await self._broker.ensure(key, binding, discards=discards, adopt=adopt)
+            subscription = await self._broker.ensure(
+                key, binding, stream=seen.stream, discards=seen.subject.discards, adopt=adopt
+            )
         found = seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, binding))
         await self._note_loss(found)
         return found

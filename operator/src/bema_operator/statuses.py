@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bema.contract import statuses
-from bema.contract.statuses import Condition, ConditionStatus, ConditionType, Reason, StepStatus
+from bema.contract.statuses import AppStatus, Condition, ConditionStatus, ConditionType, Reason, StepStatus
 from bema_operator.facts import Facts, Object, Problem, Rollout, Subject
 from bema_operator.manifests import parts, services
 
@@ -41,7 +41,7 @@ def status(facts: Facts, now: str) -> StepStatus:
     has_url = facts.spec is not None and bool(facts.spec.apis) and not facts.unsupported
     return StepStatus(
         observed_generation=facts.subject.generation,
-        conditions=[_condition(facts, type_, verdict, now) for type_, verdict in verdicts.items()],
+        conditions=[condition(facts.subject, type_, verdict, now) for type_, verdict in verdicts.items()],
         replicas=counts.get("replicas", 0) if deployment else None,
         ready_replicas=counts.get("readyReplicas", 0) if deployment else None,
         selector=parts.selector_text(key.name, key.namespace),
@@ -67,8 +67,9 @@ def _stream_created(facts: Facts, lost: str) -> str | None:
     return (facts.subject.stream_created if lost or not found else found) or None
 
 
-def _condition(facts: Facts, type_: ConditionType, verdict: Verdict, now: str) -> Condition:
-    conditions = facts.subject.status.get("conditions", ())
+def condition(subject: Subject, type_: ConditionType, verdict: Verdict, now: str) -> Condition:
+    """A verdict as a condition of what it is about."""
+    conditions = subject.status.get("conditions", ())
     before: Object = next((item for item in conditions if item.get("type") == type_), {})
     since = before.get("lastTransitionTime") if before.get("status") == verdict.status else None
     message = verdict.message
@@ -77,7 +78,7 @@ def _condition(facts: Facts, type_: ConditionType, verdict: Verdict, now: str) -
         status=verdict.status,
         reason=verdict.reason,
         message=shortened(message, MESSAGE_LIMIT),
-        observed_generation=facts.subject.generation,
+        observed_generation=subject.generation,
         last_transition_time=since or now,
     )
 
@@ -87,7 +88,7 @@ def shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def differs(wanted: StepStatus, found: Object) -> bool:
+def differs(wanted: StepStatus | AppStatus, found: Object) -> bool:
     """Whether a status has to be written."""
     return wanted.dump() != found
 
@@ -127,6 +128,8 @@ def _stopped(facts: Facts) -> Problem | None:
         return Problem(Reason.INVALID_SPEC, facts.invalid)
     if facts.unsupported:
         return Problem(Reason.NOT_SUPPORTED, "; ".join(facts.unsupported))
+    if facts.held:
+        return Problem(Reason.APP_NOT_READY, facts.held)
     return None
 
 

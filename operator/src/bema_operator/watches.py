@@ -18,11 +18,15 @@ from bema_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
-WATCHED = (kinds.STEP, *kinds.CHILDREN)
+WATCHED = (kinds.STEP, kinds.APP, *kinds.CHILDREN)
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before the first, second, … try to reach an API server that does not answer; the last one for ever."""
 DEAF_SECONDS = 180.0
 """A watch ends, fails or falls silent well before: a kind of which nothing was heard for longer is not watched."""
+NOT_SERVED = (403, 404)
+"""Answers for a kind whose CRD, or whose right in the ClusterRole, is not there."""
+UNSERVED_PAUSE = 60.0
+"""Seconds before a kind is asked for again that was not served, and need not be."""
 
 
 class Ear:
@@ -51,13 +55,13 @@ class Watches:
         cache: caches.Cache,
         api: kube.Kube,
         *,
-        look_at: Callable[[Key], None],
+        news: Callable[[kinds.Kind, Key], None],
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._cache = cache
         self._api = api
-        self._look_at = look_at
+        self._news = news
         self._clock = clock
         self._versions: dict[kinds.Kind, str] = {}
         """Where each watch goes on from."""
@@ -66,16 +70,26 @@ class Watches:
         self.ear = Ear(clock)
 
     async def fill(self) -> None:
-        """List every kind, until it succeeds. Steps come last: their children must be known before them."""
-        for kind in reversed(WATCHED):
-            failures = 0
-            while kind not in self._versions:
-                try:
-                    await self._list(kind)
-                except kube.KubeError as error:
-                    log.warning("Cannot list %s (%s); is the CRD there, and the ClusterRole?", kind.plural, error)
-                    await asyncio.sleep(_pause(failures))
-                    failures += 1
+        """List every kind, until it succeeds. Steps come after their children, which must be known before them. Apps
+        need not be served; they come after the Steps, which show that the API server knows our kinds, and are asked for
+        twice: to go on without Apps that are there would roll pods."""
+        for kind in reversed([kind for kind in WATCHED if kind is not kinds.APP]):
+            await self._fill(kind)
+        await self._fill(kinds.APP)
+
+    async def _fill(self, kind: kinds.Kind) -> None:
+        failures = 0
+        while kind not in self._versions:
+            try:
+                await self._list(kind)
+            except kube.KubeError as error:
+                if failures and _is_left_out(kind, error):
+                    log.warning("%ss are not served (%s); going on as if there were none", kind.name, error)
+                    self._versions[kind] = ""
+                    return
+                log.warning("Cannot list %s (%s); is the CRD there, and the ClusterRole?", kind.plural, error)
+                await asyncio.sleep(_pause(failures))
+                failures += 1
 
     async def run(self) -> None:
         """Watch every kind until cancelled."""
@@ -84,14 +98,14 @@ class Watches:
                 group.create_task(self._watch(kind), name=f"watch {kind.plural}")
 
     async def _list(self, kind: kinds.Kind) -> None:
-        """List a kind, page by page, and have every Step looked at of which the list says something new."""
+        """List a kind, page by page, and have everything looked at of which the list says something new."""
         self._cache.begin_list(kind)
         version = ""
         async with contextlib.aclosing(self._api.pages(kind, self._settings.namespace, **_query(kind))) as pages:
             async for page in pages:
                 version = page.version
-                self._look_at_all(self._cache.take_page(kind, page.items))
-        self._look_at_all(self._cache.end_list(kind))
+                self._tell(kind, self._cache.take_page(kind, page.items))
+        self._tell(kind, self._cache.end_list(kind))
         self._versions[kind] = version
         self.ear.hear(kind)
         self._due[kind] = self._clock() + self._settings.resync_seconds * random.uniform(0.8, 1.2)
@@ -107,6 +121,10 @@ class Watches:
             except kube.Expired:
                 self._versions[kind] = ""
             except kube.KubeError as error:
+                if _is_left_out(kind, error):
+                    self.ear.hear(kind)
+                    await asyncio.sleep(UNSERVED_PAUSE)
+                    continue
                 log.warning("Cannot watch %s (%s); trying again", kind.plural, error)
                 failures += 1
             self.ear.hear(kind)
@@ -116,7 +134,7 @@ class Watches:
     async def _follow(self, kind: kinds.Kind) -> None:
         """One watch, until the API server ends it."""
         version = self._versions[kind]
-        events = watches.follow(self._api, kind, self._settings.namespace, version, **_query(kind))
+        events = watches.follow(self._api.lines, kind, self._settings.namespace, version, **_query(kind))
         async with contextlib.aclosing(events) as news:
             async for event in news:
                 self._versions[kind] = event.version
@@ -129,16 +147,21 @@ class Watches:
         take = self._cache.drop if event.type is Type.DELETED else self._cache.put
         key = take(kind, event.object)
         if key is not None:
-            self._look_at(key)
+            self._news(kind, key)
 
-    def _look_at_all(self, keys: list[Key]) -> None:
+    def _tell(self, kind: kinds.Kind, keys: list[Key]) -> None:
         for key in keys:
-            self._look_at(key)
+            self._news(kind, key)
+
+
+def _is_left_out(kind: kinds.Kind, error: kube.KubeError) -> bool:
+    """Whether a kind is not served that need not be."""
+    return kind is kinds.APP and error.code in NOT_SERVED
 
 
 def _query(kind: kinds.Kind) -> dict[str, str]:
     """Only what is a Step's: the server selects."""
-    return {} if kind is kinds.STEP else {"labelSelector": names.LABEL_STEP}
+    return {"labelSelector": names.LABEL_STEP} if kind in kinds.CHILDREN else {}
 
 
 def _pause(failures: int) -> float:

@@ -10,9 +10,10 @@ from bema_operator.manifests.parts import Manifest, Order
 from bema_operator.settings import Settings
 
 
-def children(binding: Binding, step: Step, settings: Settings) -> list[Manifest]:
-    """The stamped manifests of a Step that has code and that this version supports."""
-    order = Order(step=step, binding=binding, settings=settings)
+def children(binding: Binding, step: Step, settings: Settings, contents: str = "") -> list[Manifest]:
+    """The stamped manifests of a Step that has code and that this version supports. `contents`: a digest of what the
+    ConfigMaps hold on which it is restarted."""
+    order = Order(step=step, binding=binding, settings=settings, contents=contents)
     wanted = [config_maps.config_map(order)]
     if settings.network_policies:
         wanted.append(network_policies.network_policy(order))

@@ -25,6 +25,8 @@ class Order:
     step: Step
     binding: Binding
     settings: Settings
+    contents: str = ""
+    """What the ConfigMaps hold on which the Step is restarted, as a digest; empty for none."""
 
     @property
     def is_cron(self) -> bool:

@@ -51,7 +51,11 @@ def _template(order: Order, container: Manifest) -> Manifest:
     fields = order.step.spec.pod
     metadata = present(
         labels={**(fields.labels or {}), **parts.labels(order.binding)},
-        annotations={"kubectl.kubernetes.io/default-container": CONTAINER, **(fields.annotations or {})},
+        annotations={
+            "kubectl.kubernetes.io/default-container": CONTAINER,
+            **(fields.annotations or {}),
+            **({names.ANNOTATION_CONTENTS: order.contents} if order.contents else {}),
+        },
     )
     return {"metadata": metadata, "spec": _spec(order, fields, container)}
 

@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
-from bema.contract import errors, steps, triggers
+from bema.contract import apps, errors, steps, triggers
 from bema.contract.models import JsonSchema
 from bema.contract.steps import MAX_INLINE_BYTES, StepSpec
-from bema.discoveries import Discovery, Found, Problem
+from bema.discoveries import Discovery, Found, FoundApp, Problem
 from bema_cli import images
 from bema_runtime import schemas
 
@@ -47,10 +47,16 @@ class Findings:
     """Open to whoever reaches them: there is no other kind yet."""
     refused: Sequence[Found] = ()
     """Those that a problem keeps from running."""
+    app: FoundApp | None = None
+
+    @property
+    def is_app_amiss(self) -> bool:
+        """Whether the App has a problem: then nobody knows how the Steps are to run."""
+        return any(problem.file == apps.FILE for problem in self.problems)
 
     def with_problems(self, more: Iterable[Problem]) -> Findings:
         """These findings and more problems; Steps that have one are taken out."""
-        return _findings([*self.steps, *self.refused], [*self.problems, *more])
+        return _findings([*self.steps, *self.refused], [*self.problems, *more], self.app)
 
     def advice(self) -> str | None:
         """How to build an image, when a problem needs one."""
@@ -70,17 +76,19 @@ class Findings:
 def examine(discovery: Discovery) -> Findings:
     """Everything that the Steps of one folder are asked, wherever they run."""
     more = [problem for found in discovery.steps for problem in _alone(found)]
-    return _findings(discovery.steps, [*discovery.problems, *more, *_routes(discovery.steps)])
+    amiss = apps.not_supported(discovery.app.app()) if discovery.app else []
+    more += [Problem(file=apps.FILE, message=sentence) for sentence in amiss]
+    return _findings(discovery.steps, [*discovery.problems, *more, *_routes(discovery.steps)], discovery.app)
 
 
-def _findings(found: Sequence[Found], problems: Iterable[Problem]) -> Findings:
+def _findings(found: Sequence[Found], problems: Iterable[Problem], app: FoundApp | None) -> Findings:
     ordered = sorted(problems, key=lambda problem: (problem.file, problem.line or 0, problem.message))
     bad = {problem.step_file for problem in ordered}
     good = [step for step in found if step.file not in bad]
     # A Step that cannot be read may be the one that emits or hears a topic.
     warnings = [] if any(bad) else list(_topics(good))
     refused = [step for step in found if step.file in bad]
-    return Findings(good, ordered, warnings, list(endpoints(good)), refused)
+    return Findings(good, ordered, warnings, list(endpoints(good)), refused, app)
 
 
 def endpoints(found: Iterable[Found]) -> Iterator[Endpoint]:

@@ -65,7 +65,7 @@ async def _follow(
     cluster: Cluster, sight: Sight, kind: Kind, namespace: str | None, query: dict[str, str]
 ) -> AsyncGenerator[News, None]:
     """One watch request, until the API server ends it. Whatever it tells says that it is there again."""
-    events = watches.follow(cluster, kind, namespace, sight.version, **query)
+    events = watches.follow(cluster.lines, kind, namespace, sight.version, **query)
     async with contextlib.aclosing(events) as news:
         async for event in news:
             change = sight.take(event)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
 
-from bema.clusters import kinds
 from bema.clusters.errors import Gone, KubeError
 from bema.contract import crds, names, retentions, versions
 from bema.ports.admin import MINIMUM_SERVER
@@ -66,7 +65,7 @@ class Right:
 
 USER_RIGHTS = (
     *(Right(verb, "steps", names.API_GROUP) for verb in ("get", "list", "watch")),
-    *(Right(verb, "steps", names.API_GROUP) for verb in ("create", "patch", "delete")),
+    *(Right(verb, kind, names.API_GROUP) for kind in ("steps", "apps") for verb in ("create", "patch", "delete")),
     *(Right(verb, "pods") for verb in ("list", "watch")),
     Right("get", "pods/log"),
 )
@@ -80,6 +79,8 @@ _WRITES = ("list", "watch", "create", "patch", "delete")
 OPERATOR_RIGHTS = (
     *(Right(verb, "steps", names.API_GROUP) for verb in ("get", "list", "watch")),
     Right("patch", "steps/status", names.API_GROUP),
+    *(Right(verb, "apps", names.API_GROUP) for verb in ("list", "watch")),
+    Right("patch", "apps/status", names.API_GROUP),
     *(Right(verb, resource) for resource in ("configmaps", "services") for verb in _WRITES),
     *(Right(verb, "deployments", "apps") for verb in _WRITES),
     *(Right(verb, "cronjobs", "batch") for verb in _WRITES),
@@ -94,6 +95,7 @@ OPERATOR_RIGHTS = (
 
 ROWS = (
     "CRD",
+    "CRD of Apps",
     "your rights",
     "operator",
     "operator's version",
@@ -139,29 +141,30 @@ def _version(text: str) -> tuple[int, ...] | None:
     return tuple(int(part or 0) for part in found.groups()) if found else None
 
 
-def crd(served: Fact[Object], found: Fact[Object]) -> Check:
+def crd(of: crds.Resource, served: Fact[Object], found: Fact[Object]) -> Check:
     """`served`: what the API server says of the group; `found`: the CRD itself, which few may read."""
-    name = "CRD"
+    name = "CRD" if of is crds.STEP else f"CRD of {of.kind}s"
+    full_name = f"{of.plural}.{names.API_GROUP} {names.API_VERSION}"
     if isinstance(served, KubeError) and served.code != 404:
         return not_known(name, served)
-    if isinstance(served, KubeError) or not _serves(served):
-        text = f"expected {kinds.STEP.full_name} {kinds.STEP.version}, found none"
-        return Check(name, Verdict.PROBLEM, text, f"install it: {refusals.INSTALL}")
-    there = f"{kinds.STEP.full_name} {kinds.STEP.version} is served"
+    if isinstance(served, KubeError) or not _serves(of, served):
+        verdict = Verdict.PROBLEM if of is crds.STEP else Verdict.WARNING
+        return Check(name, verdict, f"expected {full_name}, found none", f"install it: {refusals.INSTALL}")
+    there = f"{full_name} is served"
     if isinstance(found, KubeError):
         why = not_known(name, found).found.removeprefix("not known: ")
         return Check(name, Verdict.UNKNOWN, f"{there}; its version is not known: {why}")
     annotations = found["metadata"].get("annotations") or {}
     version = annotations.get(names.ANNOTATION_VERSION)
-    if annotations.get(names.ANNOTATION_SCHEMA) == crds.digest():
+    if annotations.get(names.ANNOTATION_SCHEMA) == crds.digest(of):
         return Check(name, Verdict.OK, f"{there}, of Bema {version}")
     other = f"that of Bema {version}" if version != versions.VERSION else f"another one of Bema {version}"
     text = f"{there}; expected that of Bema {versions.VERSION}, found {other if version else 'one without a version'}"
     return Check(name, Verdict.WARNING, text, f"bring it up to date: {refusals.INSTALL}")
 
 
-def _serves(group: Object) -> bool:
-    return any(resource.get("name") == kinds.STEP.plural for resource in group.get("resources") or ())
+def _serves(of: crds.Resource, group: Object) -> bool:
+    return any(resource.get("name") == of.plural for resource in group.get("resources") or ())
 
 
 def user_rights(answers: Mapping[Right, Fact[bool]], where: str) -> Check:

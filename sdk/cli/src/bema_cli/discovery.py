@@ -32,7 +32,7 @@ async def discover(folder: Path, env: Mapping[str, str], *, seconds: float = SEC
     while True:
         found = await _attempt(folder, env, without, seconds=seconds)
         if isinstance(found, Discovery):
-            return discoveries.merge(found.steps, [*found.problems, *failures])
+            return discoveries.merge(found.steps, [*found.problems, *failures], found.app)
         failures.append(found)
         if not found.step_file or found.step_file in without:
             return discoveries.merge([], failures)
@@ -98,7 +98,8 @@ def main() -> None:
 
     found = discoveries.discover(folder, loading=lambda file: tell({"loading": file}), without=frozenset(sys.argv[2:]))
     more, problems = manifests.read_all(folder)
-    merged = discoveries.merge([*found.steps, *more], [*found.problems, *problems])
+    app, amiss = manifests.read_app(folder)
+    merged = discoveries.merge([*found.steps, *more], [*found.problems, *problems, *amiss], app)
     tell({"discovery": merged.model_dump(mode="json", by_alias=True, exclude_unset=True)})
     sys.stderr.flush()
     # Threads that a module started at import would keep the process.

@@ -16,7 +16,7 @@ from bema.clusters import kinds
 from bema.clusters.calls import Answer
 from bema.clusters.errors import KubeError, Unavailable
 from bema.clusters.kinds import Kind
-from bema.contract import names
+from bema.contract import crds, names
 from bema_cli import diagnoses, measures
 from bema_cli.clusters import Cluster
 from bema_cli.diagnoses import Check, Fact, Right, Server, Verdict
@@ -64,9 +64,10 @@ async def examine(cluster: Cluster, scope: Scope) -> list[Check]:
     first = diagnoses.cluster(version, scope.place)
     if isinstance(version, KubeError):
         return [first, *diagnoses.unasked("the API server does not answer, or refuses to")]
-    served, crd, deployments, steps, own = await asyncio.gather(
+    served, step_crd, app_crd, deployments, steps, own = await asyncio.gather(
         fact(_json(cluster, "/apis/" + kinds.STEP.api_version)),
         fact(cluster.get(kinds.CRD, kinds.STEP.full_name)),
+        fact(cluster.get(kinds.CRD, kinds.APP.full_name)),
         fact(_labelled(cluster, kinds.DEPLOYMENT, scope.system, diagnoses.OPERATOR)),
         fact(_listed(cluster, scope.namespace)),
         _own_rights(cluster, scope),
@@ -78,7 +79,8 @@ async def examine(cluster: Cluster, scope: Scope) -> list[Check]:
     )
     return [
         first,
-        diagnoses.crd(served, crd),
+        diagnoses.crd(crds.STEP, served, step_crd),
+        diagnoses.crd(crds.APP, served, app_crd),
         diagnoses.user_rights(own, scope.where),
         diagnoses.operator(deployments, scope.system),
         diagnoses.operator_version(measured),

@@ -1,25 +1,29 @@
-"""Step manifests as YAML: read from files of the app's folder, written for `kubectl apply`. Deterministic."""
+"""Manifests of Steps and of the App as YAML: read from files of the app's folder, written for `kubectl apply`.
+Deterministic."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
 import pydantic
 import yaml
 
 from bema import discoveries
-from bema.contract import errors, names
+from bema.contract import apps, errors, names
 from bema.contract.models import Model
 from bema.contract.steps import Step, named, parse_spec
-from bema.discoveries import Found, Problem
+from bema.discoveries import Found, FoundApp, Problem
 
 API_VERSION = f"{names.API_GROUP}/{names.API_VERSION}"
 KIND = "Step"
+KIND_APP = "App"
+
+T = TypeVar("T")
 
 _SUFFIXES = (".step.yaml", ".step.yml")
 
@@ -35,6 +39,11 @@ class _Metadata(Model):
     namespace: str | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What is kept beside the name."""
+        return {key: value for key, value in (("labels", self.labels), ("annotations", self.annotations)) if value}
 
 
 class _Loader(yaml.SafeLoader):
@@ -70,48 +79,87 @@ def read_all(folder: Path) -> tuple[list[Found], list[Problem]]:
     found: list[Found] = []
     problems: list[Problem] = []
     for file in discoveries.step_files(folder, is_manifest):
-        try:
-            found.append(read(folder, file))
-        except (errors.Invalid, OSError, ValueError) as error:
-            problems += discoveries.problems_of(error, folder, file)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else None
-            problems.append(Problem(file=file, line=line, message=f"invalid YAML: {error.problem}", step_file=file))
-        except yaml.YAMLError as error:
-            problems.append(Problem(file=file, message=f"invalid YAML: {error}", step_file=file))
+        step, amiss = _attempt(read, folder, file, step_file=file)
+        found += [step] if step is not None else []
+        problems += amiss
     return found, problems
+
+
+def read_app(folder: Path) -> tuple[FoundApp | None, list[Problem]]:
+    """The App of a folder, if there is one, and what is wrong with it."""
+    return _attempt(_app, folder, apps.FILE, step_file="") if (folder / apps.FILE).is_file() else (None, [])
+
+
+def _attempt(
+    act: Callable[[Path, str], T], folder: Path, file: str, *, step_file: str
+) -> tuple[T | None, list[Problem]]:
+    """What reading a file gives, or its problems."""
+    try:
+        return act(folder, file), []
+    except (errors.Invalid, OSError, ValueError) as error:
+        found = discoveries.problems_of(error, folder, file)
+        return None, [problem.model_copy(update={"step_file": step_file}) for problem in found]
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        return None, [Problem(file=file, line=line, message=f"invalid YAML: {error.problem}", step_file=step_file)]
+    except yaml.YAMLError as error:
+        return None, [Problem(file=file, message=f"invalid YAML: {error}", step_file=step_file)]
 
 
 def read(folder: Path, file: str) -> Found:
     """The Step of one YAML file. Raises `StepInvalid`, or what reading raises."""
+    content, metadata = _object(folder, file, KIND)
+    spec = parse_spec(content.get("spec") or {}, where=file)
+    named(metadata.name, spec, where=file)
+    return Found(file=file, name=metadata.name, spec=discoveries.said(spec), metadata=metadata.extra)
+
+
+def _app(folder: Path, file: str) -> FoundApp:
+    content, metadata = _object(folder, file, KIND_APP)
+    if metadata.name != apps.NAME:
+        raise errors.AppInvalid(f"{file}: metadata.name: expected {apps.NAME!r}, found {metadata.name!r}")
+    spec = apps.parse(content.get("spec") or {}, where=file)
+    return FoundApp(spec=discoveries.said(spec), metadata=metadata.extra)
+
+
+def _object(folder: Path, file: str, kind: str) -> tuple[dict[str, Any], _Metadata]:
+    """The one object of a file, of this kind. Raises `StepInvalid`, or what reading raises."""
     documents = [item for item in yaml.load_all((folder / file).read_text("utf-8"), _Loader) if item is not None]
     if len(documents) != 1 or not isinstance(documents[0], dict):
-        raise errors.StepInvalid(f"{file}: expected one object of kind {KIND}, found {len(documents)} documents")
+        raise errors.StepInvalid(f"{file}: expected one object of kind {kind}, found {len(documents)} documents")
     content = documents[0]
-    for key, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+    for key, expected in (("apiVersion", API_VERSION), ("kind", kind)):
         if content.get(key) != expected:
             raise errors.StepInvalid(f"{file}: {key}: expected {expected!r}, found {content.get(key)!r}")
     unknown = sorted(map(str, content.keys() - {"apiVersion", "kind", "metadata", "spec"}))
     if unknown:
         raise errors.StepInvalid(f"{file}: unknown key {unknown[0]!r}; valid keys are apiVersion, kind, metadata, spec")
     try:
-        metadata = _Metadata.model_validate(content.get("metadata") or {})
-        spec = parse_spec(content.get("spec") or {}, where=file)
-        named(metadata.name, spec, where=file)
+        return content, _Metadata.model_validate(content.get("metadata") or {})
     except pydantic.ValidationError as error:
         lines = [f"{file}: metadata.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise errors.StepInvalid("\n".join(lines)) from error
-    extra = {key: value for key, value in (("labels", metadata.labels), ("annotations", metadata.annotations)) if value}
-    return Found(file=file, name=metadata.name, spec=discoveries.said(spec), metadata=extra)
 
 
 def manifest(step: Step, *, metadata: dict[str, Any], namespace: str | None) -> dict[str, Any]:
     """A Step as the API server takes it: what its author said, and its code."""
+    spec = step.spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+    return _manifest(KIND, step.name, metadata, spec, namespace)
+
+
+def app_manifest(app: FoundApp, *, namespace: str | None) -> dict[str, Any]:
+    """An App as the API server takes it."""
+    return _manifest(KIND_APP, apps.NAME, app.metadata, app.spec, namespace)
+
+
+def _manifest(
+    kind: str, name: str, metadata: dict[str, Any], spec: dict[str, Any], namespace: str | None
+) -> dict[str, Any]:
     return {
         "apiVersion": API_VERSION,
-        "kind": KIND,
-        "metadata": {"name": step.name, **({"namespace": namespace} if namespace else {}), **metadata},
-        "spec": step.spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True),
+        "kind": kind,
+        "metadata": {"name": name, **({"namespace": namespace} if namespace else {}), **metadata},
+        "spec": spec,
     }
 
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bema.contract import bindings, triggers
+from bema.contract import apps, bindings, triggers
+from bema.contract.apps import AppSpec
 from bema.contract.bindings import Binding, Installation, Owner
+from bema.contract.pods import PodFields
 from bema.discoveries import Found, Problem
 from bema_cli import events
 from bema_cli.checks import Findings
@@ -29,6 +31,7 @@ class Plan:
     env: Mapping[str, str]
     broken: frozenset[str]
     """Step files that have a problem."""
+    app: AppSpec = field(default_factory=AppSpec)
 
 
 EMPTY = Plan((), {}, {}, {}, frozenset())
@@ -36,8 +39,9 @@ EMPTY = Plan((), {}, {}, {}, frozenset())
 
 def plan(findings: Findings, env: Mapping[str, str], *, folder: Path, app: str, installation: Installation) -> Plan:
     """The work that findings amount to."""
+    said = findings.app.app() if findings.app else AppSpec()
     bound = {
-        found.file: bindings.bind(found.step(), Owner(namespace=app), installation)
+        found.file: bindings.bind(apps.complete(found.step(), said), Owner(namespace=app), installation)
         for found in findings.steps
         if found.entrypoint is not None
     }
@@ -47,8 +51,9 @@ def plan(findings: Findings, env: Mapping[str, str], *, folder: Path, app: str, 
         prints={
             found.file: _print(found, bound[found.file], folder) for found in findings.steps if found.file in bound
         },
-        env={**_pod_env(findings.steps), **env},
+        env={**_pod_env(findings.steps, said), **env},
         broken=frozenset(problem.step_file for problem in findings.problems),
+        app=said,
     )
 
 
@@ -80,34 +85,43 @@ def _print(found: Found, binding: Binding, folder: Path) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _pod_env(steps: Sequence[Found]) -> dict[str, str]:
-    values = _declared(steps)
+def _pod_env(steps: Sequence[Found], app: AppSpec) -> dict[str, str]:
+    values = _declared(steps, app)
     return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
 
 
-def _declared(steps: Sequence[Found]) -> dict[str, dict[str, list[str]]]:
+def _declared(steps: Sequence[Found], app: AppSpec) -> dict[str, dict[str, list[str]]]:
     """The plain variables of all Steps: by name, by value, who declares it."""
     declared: dict[str, dict[str, list[str]]] = {}
     for found in steps:
-        for variable in found.step().spec.pod.env or []:
+        for variable in apps.complete(found.step(), app).spec.pod.env or []:
             if variable.value is not None:
                 declared.setdefault(variable.name, {}).setdefault(variable.value, []).append(found.name)
     return declared
 
 
-def warnings(steps: Sequence[Found]) -> Iterator[str]:
-    """What Steps ask of their pods that one shared process cannot give."""
+def warnings(steps: Sequence[Found], app: AppSpec) -> Iterator[str]:
+    """What is asked for that one shared process and one server cannot give."""
+    if (app.replicas or 1) > 1:
+        yield f"{apps.FILE}: replicas: {app.replicas} counts on a cluster only; one nats-server runs here"
+    yield from _on_a_cluster(f"{apps.FILE}: defaults.pod", app.defaults.pod)
     for found in steps:
-        pod = found.step().spec.pod
-        absent = [variable.name for variable in pod.env or [] if variable.value_from is not None]
-        if absent:
-            yield f"{found.name}: pod.env {', '.join(absent)}: valueFrom works on a cluster only; set it in .env"
-        if pod.env_from:
-            yield f"{found.name}: pod.envFrom works on a cluster only; set its variables in .env"
-    for name, values in sorted(_declared(steps).items()):
+        spec = found.step().spec
+        yield from _on_a_cluster(f"{found.name}: pod", spec.pod)
+        if spec.restart_on is not None:
+            yield f"{found.name}: restartOn counts on a cluster only; there are no ConfigMaps here"
+    for name, values in sorted(_declared(steps, app).items()):
         if len(values) > 1:
             who = ", ".join(sorted(step for several in values.values() for step in several))
             yield f"pod.env {name} has different values in {who}, and here they share one process; set it in .env"
+
+
+def _on_a_cluster(where: str, pod: PodFields) -> Iterator[str]:
+    absent = [variable.name for variable in pod.env or [] if variable.value_from is not None]
+    if absent:
+        yield f"{where}.env {', '.join(absent)}: valueFrom works on a cluster only; set it in .env"
+    if pod.env_from:
+        yield f"{where}.envFrom works on a cluster only; set its variables in .env"
 
 
 def refused(findings: Findings) -> Iterator[Problem]:

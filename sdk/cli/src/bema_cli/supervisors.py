@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import assert_never
 
 from bema.contract import bindings, errors, retentions
+from bema.contract.apps import AppSpec
 from bema.contract.bindings import Installation, Owner
+from bema.contract.retentions import Retentions
 from bema.discoveries import Problem
 from bema.ports import admin, connections, subscriptions
 from bema.ports.janitors import Janitor
@@ -109,6 +111,7 @@ class Supervisor:
         self._stale = False
         self._working: asyncio.Task[None] | None = None
         self._cleaning: asyncio.Task[None] | None = None
+        self._janitor: Janitor | None = None
         self._ensuring = asyncio.Lock()
         """Held while consumers are made or removed."""
 
@@ -172,18 +175,20 @@ class Supervisor:
             await self._handle(message)
 
     def _cleaner(self, connection: connections.Connection) -> janitors.Cleaner:
-        installation = self._installation()
-        stream = bindings.app_stream(Owner(namespace=self._settings.app), installation).name
+        stream = bindings.app_stream(Owner(namespace=self._settings.app), self._installation()).name
         js = JetStream(connection)
-        janitor = Janitor(js, stream, retentions.of_installation(installation))
+        self._janitor = Janitor(js, stream, self._retentions())
         return janitors.Cleaner(
             js,
-            janitor,
+            self._janitor,
             stream,
             steps=lambda: plans.names(self._plan),
             silent=lambda: plans.silent(self._plan),
             lock=self._ensuring,
         )
+
+    def _retentions(self) -> Retentions:
+        return retentions.of_installation(self._plan.app.over(self._installation()))
 
     async def _handle(self, message: _Message) -> None:
         match message:
@@ -225,10 +230,15 @@ class Supervisor:
         findings = checks.examine(await discovery.discover(self._settings.folder, env))
         findings = findings.with_problems(plans.refused(findings))
         self._show(findings)
+        if findings.is_app_amiss:
+            # What runs goes on as it was.
+            return
         self._listen(bool(findings.endpoints))
         self._plan = plans.plan(
             findings, env, folder=self._settings.folder, app=self._settings.app, installation=self._installation()
         )
+        if self._janitor is not None:
+            self._janitor.keep(self._retentions())
         changed = plans.changes(self._running, self._plan)
         if not changed and (self._worker is not None or not self._plan.bindings):
             self._idle()
@@ -243,7 +253,8 @@ class Supervisor:
             self._problems = findings.problems
             plain = [{"file": item.file, "line": item.line, "message": item.message} for item in findings.problems]
             self._say(events.Problems(plain))
-        for text in [*findings.warnings, *plans.warnings(findings.steps)]:
+        app = findings.app.app() if findings.app else AppSpec()
+        for text in [*findings.warnings, *plans.warnings(findings.steps, app)]:
             if text not in self._warned:
                 self._warned.add(text)
                 self._say(events.Note(text, "warning"))

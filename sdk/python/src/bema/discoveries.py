@@ -15,7 +15,8 @@ from types import ModuleType
 from typing import Any
 
 from bema import handlers, sources
-from bema.contract import errors
+from bema.contract import apps, errors
+from bema.contract.apps import AppSpec
 from bema.contract.models import Model
 from bema.contract.steps import Step, StepSpec, named, parse_spec
 
@@ -80,9 +81,22 @@ class Found(Model):
         return self.step({"inline": self.files})
 
 
+class FoundApp(Model):
+    """The App as its file says it."""
+
+    spec: dict[str, Any]
+    metadata: dict[str, Any] = {}
+    """Labels and annotations."""
+
+    def app(self) -> AppSpec:
+        return apps.parse(self.spec, where=apps.FILE)
+
+
 class Discovery(Model):
     """What is in a folder."""
 
+    app: FoundApp | None = None
+    """None where there is none, or none that can be read: then a problem says why."""
     steps: list[Found] = []
     """By name; no two of one name."""
     problems: list[Problem] = []
@@ -107,13 +121,14 @@ def discover(
     return merge(found, [*problems, *_later(folder)])
 
 
-def merge(found: Iterable[Found], problems: Iterable[Problem]) -> Discovery:
+def merge(found: Iterable[Found], problems: Iterable[Problem], app: FoundApp | None = None) -> Discovery:
     """Steps and problems in order. Steps of one name are taken out and become a problem that names their files."""
     by_name: dict[str, list[Found]] = defaultdict(list)
     for step in found:
         by_name[step.name].append(step)
     twice = [_same_name(name, [step.file for step in same]) for name, same in by_name.items() if len(same) > 1]
     return Discovery(
+        app=app,
         steps=[same[0] for _, same in sorted(by_name.items()) if len(same) == 1],
         problems=sorted(
             [*problems, *(problem for several in twice for problem in several)],
@@ -163,9 +178,8 @@ def _later(folder: Path) -> Iterator[Problem]:
     for file in step_files(folder, lambda path: path.name.endswith(tuple(_LATER))):
         kind = next(kind for suffix, kind in _LATER.items() if file.endswith(suffix))
         yield Problem(file=file, message=f"{kind} is not supported by this version")
-    for name in ("app.yaml", "app.yml"):
-        if (folder / name).is_file():
-            yield Problem(file=name, message="an App is not supported by this version; remove the file")
+    if (folder / "app.yml").is_file():
+        yield Problem(file="app.yml", message=f"expected the App in {apps.FILE}, found it here; rename the file")
 
 
 def _load(folder: Path, file: str) -> Found | list[Problem]:
@@ -189,7 +203,7 @@ def _load(folder: Path, file: str) -> Found | list[Problem]:
     )
 
 
-def said(spec: StepSpec) -> dict[str, Any]:
+def said(spec: StepSpec | AppSpec) -> dict[str, Any]:
     """What the user said in a spec: no defaults, and no stand-in for code."""
     plain = spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
     if plain.get("code", {}).get("image") == LOCAL_IMAGE:

@@ -33,7 +33,9 @@ def check(
 
 def render(
     folder: options.Folder,
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the Steps.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Namespace of the App and the Steps.")
+    ] = None,
     image: options.Image = None,
     reader: Annotated[
         manifests.Reader | None,
@@ -45,7 +47,7 @@ def render(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write the Steps as Kubernetes manifests, for `kubectl apply -f -` and for git."""
+    """Write the App and the Steps as Kubernetes manifests, for `kubectl apply -f -` and for git."""
     findings = findings_of(folder, carries=image is None)
     if findings.problems:
         if as_json:
@@ -57,7 +59,8 @@ def render(
         if advice := findings.advice():
             consoles.err().print(advice)
         raise typer.Exit(consoles.FAILED)
-    objects = [
+    objects = [manifests.app_manifest(findings.app, namespace=namespace)] if findings.app else []
+    objects += [
         manifests.manifest(
             found.inline() if image is None else found.step({"image": image}),
             metadata=found.metadata,

@@ -38,6 +38,7 @@ PAGE = 500
 RETRY_AFTER = (0.2, 1.0)
 """Pauses before the second and third try of a request that nobody answered, in seconds."""
 
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _WRONG_CONTENT = re.compile(r"failed to (?:create typed patch object|convert new object|convert merged object)")
 
 
@@ -163,6 +164,11 @@ class Client:
             if not more:
                 return
 
+    async def version(self, kind: Kind, namespace: str | None = None) -> str:
+        """Where a watch of a kind begins that shall tell what changes from now on."""
+        page = await self.call("GET", kind.path(namespace), query={"limit": "1"})
+        return str(page["metadata"]["resourceVersion"])
+
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> dict[str, Any]:
         """One object. Raises `Gone` when it does not exist."""
         found: dict[str, Any] = await self.call("GET", kind.path(namespace, name))
@@ -225,8 +231,9 @@ class Client:
         body: Object | None,
         content_type: str,
         timeout: aiohttp.ClientTimeout,
+        accept: str = "application/json, */*",
     ) -> Any:
-        headers = {"Accept": "application/json, */*", "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         request = await self._client.param_serialize(
             method,
             path,
@@ -237,12 +244,16 @@ class Client:
         )
         return await self._client.call_api(*request, _request_timeout=timeout)
 
-    async def lines(self, path: str, query: Mapping[str, str], *, silence: float | None) -> AsyncGenerator[bytes]:
+    async def lines(
+        self, path: str, query: Mapping[str, str], *, silence: float | None, only_metadata: bool = False
+    ) -> AsyncGenerator[bytes]:
         """The lines of an answer that goes on, as they come, until the server ends it. Raises `Unavailable` when the
-        connection is lost, or when nothing came for `silence` seconds."""
+        connection is lost, or when nothing came for `silence` seconds. `only_metadata`: of objects, no more than
+        that."""
+        accept = _METADATA if only_metadata else "application/json, */*"
         timeout = aiohttp.ClientTimeout(sock_connect=self._timeout, sock_read=silence)
         try:
-            response = await self._send("GET", path, query, None, "application/json", timeout)
+            response = await self._send("GET", path, query, None, "application/json", timeout, accept)
             async with contextlib.aclosing(_lines(response, path)) as found:
                 async for line in found:
                     yield line

@@ -35,6 +35,7 @@ class Kind:
 
 
 STEP = Kind(names.API_GROUP, names.API_VERSION, "steps", "Step")
+APP = Kind(names.API_GROUP, names.API_VERSION, "apps", "App")
 CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
 CRON_JOB = Kind("batch", "v1", "cronjobs", "CronJob")

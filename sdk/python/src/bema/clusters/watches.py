@@ -19,9 +19,9 @@ SILENCE_SECONDS = 90.0
 
 
 class Lines(Protocol):
-    """Whoever can ask for an answer that goes on: see `calls.Client.lines`."""
+    """How to ask for an answer that goes on: see `calls.Client.lines`."""
 
-    def lines(self, path: str, query: Mapping[str, str], *, silence: float | None) -> AsyncGenerator[bytes, None]: ...
+    def __call__(self, path: str, query: Mapping[str, str], *, silence: float | None) -> AsyncGenerator[bytes]: ...
 
 
 class Type(StrEnum):
@@ -48,7 +48,7 @@ class Event:
 
 
 async def follow(
-    client: Lines, kind: Kind, namespace: str | None, version: str, **query: str
+    lines: Lines, kind: Kind, namespace: str | None, version: str, **query: str
 ) -> AsyncGenerator[Event, None]:
     """The changes since a version, until the API server ends the watch, as it does after `WATCH_SECONDS`.
 
@@ -61,8 +61,8 @@ async def follow(
         "resourceVersion": version,
         "timeoutSeconds": str(WATCH_SECONDS),
     }
-    async with contextlib.aclosing(client.lines(kind.path(namespace), asked, silence=SILENCE_SECONDS)) as lines:
-        async for line in lines:
+    async with contextlib.aclosing(lines(kind.path(namespace), asked, silence=SILENCE_SECONDS)) as found:
+        async for line in found:
             yield _event(line)
 
 

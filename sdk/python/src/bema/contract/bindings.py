@@ -23,6 +23,7 @@ VERSION = 1
 
 API_TIMEOUT = 30.0
 TIMEOUT = 900.0
+CONCURRENCY = 16
 ACK_WAIT = 10.0
 DRAIN = 30.0
 PARTITIONS = 8
@@ -90,6 +91,7 @@ class AppStream(Model):
     name: str
     subjects: list[str]
     replicas: int
+    """Copies. In a Step's Binding, as the installation has it: where its App says another number, no pod need know."""
     memory: bool
     max_consumers: int = 1000
     metadata: dict[str, str]
@@ -302,15 +304,19 @@ def bind(step: Step, owner: Owner, installation: Installation) -> Binding:
         ],
         emits=[BoundEmit(topic=emit.topic, schema_=emit.schema_) for emit in spec.emits],
         partitions=PARTITIONS,
-        retry=spec.retry,
+        retry=spec.retry.policy,
         timeout_seconds={
             kind: spec.timeout_seconds or (API_TIMEOUT if kind is Kind.API else TIMEOUT) for kind in spec.kinds
         },
-        concurrency=spec.concurrency,
+        concurrency=_concurrency(spec),
         drain_seconds=installation.drain_seconds,
         json_logs=installation.json_logs,
         suspended=spec.suspend,
     )
+
+
+def _concurrency(spec: StepSpec) -> int:
+    return CONCURRENCY if spec.concurrency is None else spec.concurrency
 
 
 def _api(number: int, api: triggers.ApiTrigger) -> BoundApi:
@@ -329,7 +335,7 @@ def _consumer(step: Step, owner: Owner, root: str) -> Consumer:
     """Hears what comes in any order: unordered topics, and attempts that were scheduled or redriven."""
     spec = step.spec
     topics = [topic for event in spec.events if not _is_ordered(event) for topic in event.topics]
-    at_once = spec.concurrency * max((event.batch.size for event in spec.events if event.batch), default=1)
+    at_once = _concurrency(spec) * max((event.batch.size for event in spec.events if event.batch), default=1)
     return Consumer(
         durable=names.durable(step.name),
         filter_subjects=[*(names.event_filter(root, topic) for topic in topics), names.retry_filter(root, step.name)],

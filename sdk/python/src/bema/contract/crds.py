@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition of a Step, made from the models, so that there is one schema and not two.
+"""The CustomResourceDefinitions, made from the models, so that there is one schema and not two.
 
 A structural schema is less than what pydantic writes: no references, no `anyOf` for what may be absent, numbers'
 bounds in the old spelling. Unknown keys are not forbidden but pruned, or refused by `kubectl --validate=strict`.
@@ -10,17 +10,17 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bema.contract import names, rules, statuses, versions
+from bema.contract.apps import AppSpec
 from bema.contract.models import Model
-from bema.contract.statuses import StepStatus
+from bema.contract.rules import Rule
+from bema.contract.statuses import AppStatus, StepStatus
 from bema.contract.steps import StepSpec
 
 Schema = dict[str, Any]
-
-KIND = "Step"
-PLURAL = "steps"
 
 _KEPT = (
     "type",
@@ -41,69 +41,117 @@ _KEPT = (
     "x-kubernetes-preserve-unknown-fields",
 )
 
-_COLUMNS: tuple[tuple[str, str, str, int], ...] = (
-    ("Type", "string", ".status.type", 0),
-    ("Trigger", "string", ".status.trigger", 0),
-    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
-    ("Replicas", "integer", ".status.replicas", 0),
-    ("Backlog", "integer", ".status.backlog", 0),
-    ("Age", "date", ".metadata.creationTimestamp", 0),
-    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
-    ("URL", "string", ".status.url", 1),
-    ("Image", "string", ".spec.code.image", 1),
+
+_SCALE = {
+    "specReplicasPath": ".spec.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": ".status.selector",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of ours, as its CRD says it."""
+
+    kind: str
+    plural: str
+    description: str
+    spec: type[Model]
+    status: type[Model]
+    rules: tuple[Rule, ...]
+    """About the object as a whole."""
+    columns: tuple[tuple[str, str, str, int], ...]
+    """Of `kubectl get`: name, type, path, and 1 for what is shown with `-o wide` only."""
+    short_names: tuple[str, ...] = ()
+    scale: bool = False
+    """Whether `kubectl scale` takes it."""
+
+
+STEP = Resource(
+    kind="Step",
+    plural="steps",
+    description="A unit of work of an app: what triggers it, what it emits, and the code that runs.",
+    spec=StepSpec,
+    status=StepStatus,
+    rules=rules.STEP,
+    columns=(
+        ("Type", "string", ".status.type", 0),
+        ("Trigger", "string", ".status.trigger", 0),
+        ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
+        ("Replicas", "integer", ".status.replicas", 0),
+        ("Backlog", "integer", ".status.backlog", 0),
+        ("Age", "date", ".metadata.creationTimestamp", 0),
+        ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
+        ("URL", "string", ".status.url", 1),
+        ("Image", "string", ".spec.code.image", 1),
+    ),
+    short_names=("stp",),
+    scale=True,
 )
 
+APP = Resource(
+    kind="App",
+    plural="apps",
+    description="What holds for all Steps of a namespace. Optional; its name is app.",
+    spec=AppSpec,
+    status=AppStatus,
+    rules=rules.APP,
+    columns=(
+        ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
+        ("Storage", "string", ".status.storage", 0),
+        ("Steps", "integer", ".status.steps", 0),
+        ("Age", "date", ".metadata.creationTimestamp", 0),
+        ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
+    ),
+)
 
-def step() -> dict[str, Any]:
-    """The CRD of kind Step, as an object for the API server."""
+ALL = (STEP, APP)
+
+
+def crd(of: Resource) -> dict[str, Any]:
+    """The CRD of a kind, as an object for the API server."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"{PLURAL}.{names.API_GROUP}",
-            "annotations": {names.ANNOTATION_VERSION: versions.VERSION, names.ANNOTATION_SCHEMA: digest()},
+            "name": f"{of.plural}.{names.API_GROUP}",
+            "annotations": {names.ANNOTATION_VERSION: versions.VERSION, names.ANNOTATION_SCHEMA: digest(of)},
         },
-        "spec": _spec(),
+        "spec": _spec(of),
     }
 
 
-def digest() -> str:
+def digest(of: Resource) -> str:
     """Tells this CRD from one of another version of Bema. The API server keeps a schema in a form of its own, so that
     what it has cannot be compared with ours; an annotation can."""
-    return hashlib.sha256(json.dumps(_spec(), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_spec(of), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _spec() -> dict[str, Any]:
+def _spec(of: Resource) -> dict[str, Any]:
+    spellings: dict[str, Any] = {
+        "kind": of.kind,
+        "listKind": f"{of.kind}List",
+        "plural": of.plural,
+        "singular": of.kind.lower(),
+    }
+    if of.short_names:
+        spellings["shortNames"] = list(of.short_names)
     return {
         "group": names.API_GROUP,
-        "names": {
-            "kind": KIND,
-            "listKind": f"{KIND}List",
-            "plural": PLURAL,
-            "singular": KIND.lower(),
-            "shortNames": ["stp"],
-            "categories": ["bema"],
-        },
+        "names": {**spellings, "categories": ["bema"]},
         "scope": "Namespaced",
-        "versions": [_version()],
+        "versions": [_version(of)],
     }
 
 
-def _version() -> dict[str, Any]:
+def _version(of: Resource) -> dict[str, Any]:
     return {
         "name": names.API_VERSION,
         "served": True,
         "storage": True,
-        "additionalPrinterColumns": [_column(*column) for column in _COLUMNS],
-        "subresources": {
-            "status": {},
-            "scale": {
-                "specReplicasPath": ".spec.replicas",
-                "statusReplicasPath": ".status.replicas",
-                "labelSelectorPath": ".status.selector",
-            },
-        },
-        "schema": {"openAPIV3Schema": _root()},
+        "additionalPrinterColumns": [_column(*column) for column in of.columns],
+        "subresources": {"status": {}, **({"scale": _SCALE} if of.scale else {})},
+        "schema": {"openAPIV3Schema": _root(of)},
     }
 
 
@@ -112,26 +160,26 @@ def _column(name: str, type_: str, path: str, priority: int) -> dict[str, Any]:
     return column | {"priority": priority} if priority else column
 
 
-def _root() -> Schema:
+def _root(of: Resource) -> Schema:
     return {
         "type": "object",
-        "description": "A unit of work of an app: what triggers it, what it emits, and the code that runs.",
+        "description": of.description,
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
-            "kind": {"type": "string", "description": "Kind of the object: Step."},
+            "kind": {"type": "string", "description": f"Kind of the object: {of.kind}."},
             "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
-            "spec": structural(StepSpec),
-            "status": _status(),
+            "spec": structural(of.spec),
+            "status": _status(of.status),
         },
-        "x-kubernetes-validations": [rule.dump() for rule in rules.ROOT],
+        "x-kubernetes-validations": [rule.dump() for rule in of.rules],
     }
 
 
-def _status() -> Schema:
+def _status(model: type[Model]) -> Schema:
     """Without the enums of types and reasons: the next operator may bring another reason before this CRD is replaced.
-    Its one default is what everybody reads of a Step before an operator writes about it."""
-    schema = structural(StepStatus)
+    Its one default is what everybody reads of an object before an operator writes about it."""
+    schema = structural(model)
     condition = schema["properties"]["conditions"]["items"]["properties"]
     for name in ("type", "reason"):
         del condition[name]["enum"]
@@ -198,9 +246,10 @@ def _resolve(
 
 
 def _default(value: Any) -> Any:
-    """A default as the API server stores it: without nulls, whole numbers without a fraction."""
+    """A default as the API server stores it: without nulls and what is empty, whole numbers without a fraction."""
     if isinstance(value, dict):
-        return {key: _default(item) for key, item in value.items() if item is not None}
+        found = {key: _default(item) for key, item in value.items()}
+        return {key: item for key, item in found.items() if item not in (None, {})}
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

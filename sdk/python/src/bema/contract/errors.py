@@ -4,6 +4,7 @@ BemaError
 ├── Invalid                 something a user wrote is wrong; the message names what was expected and found
 │   ├── NameInvalid         a string that cannot be part of a name
 │   ├── StepInvalid         a config, manifest or handler that is no Step
+│   ├── AppInvalid          a manifest that is no App
 │   ├── WireInvalid         a message between a runtime and its worker that is none
 │   └── NotSupported        right, but this version does not act on it
 ├── HandlerError            what a handler may raise to steer its run
@@ -26,6 +27,7 @@ BemaError
 └── BrokerError             the broker did not do what was asked
     ├── BrokerUnavailable   nobody answered; whether it happened may be unknown
     ├── BrokerRefused       an answer that says no, with the server's code
+    │   └── TooFewServers   more copies of a stream than there are servers for them
     ├── BrokerTooOld        a server that lacks what Bema needs
     ├── AppStreamOwned      the app's stream belongs to another installation or namespace
     └── AppStorageFull      the app's storage is nearly used up: no events are added from outside
@@ -48,6 +50,10 @@ class NameInvalid(Invalid):
 
 class StepInvalid(Invalid):
     """A config, manifest or handler that is no Step."""
+
+
+class AppInvalid(Invalid):
+    """A manifest that is no App."""
 
 
 class WireInvalid(Invalid):
@@ -155,6 +161,10 @@ class BrokerRefused(BrokerError):
         super().__init__(f"{description} ({code})")
         self.code = code
         self.description = description
+
+
+class TooFewServers(BrokerRefused):
+    """There are not as many servers as a stream is to have copies. What was there is as it was."""
 
 
 class BrokerTooOld(BrokerError):

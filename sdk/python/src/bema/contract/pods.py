@@ -6,9 +6,10 @@ Security Standard closes. The operator sets every security context itself.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from bema.contract.models import Model
 
@@ -16,6 +17,18 @@ Opaque = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preser
 """An object that the API server validates when the pod is created, exactly as in a pod."""
 
 Labels = Annotated[dict[str, str], Field(max_length=64)]
+
+
+CONFIG_MAP_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+"""A regular expression (RE2) of a ConfigMap's name."""
+
+CONFIG_MAP_MESSAGE = "expected the name of a ConfigMap such as shop-settings"
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(CONFIG_MAP_PATTERN, name):
+        raise ValueError(f"{CONFIG_MAP_MESSAGE}, found {name!r}")
+    return name
 
 
 def _keyed(name: str) -> dict[str, Any]:
@@ -100,6 +113,25 @@ class Volume(Model):
         return self
 
 
+ConfigMapName = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_check_name)]
+
+
+class RestartOn(Model):
+    """What the pods start again for, although nothing of the Step has changed."""
+
+    config_maps: Annotated[
+        list[ConfigMapName], Field(min_length=1, max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ]
+    """Names of ConfigMaps: the pods are replaced when the data of one changes, comes or goes."""
+
+    @model_validator(mode="after")
+    def _once(self) -> RestartOn:
+        twice = sorted({name for name in self.config_maps if self.config_maps.count(name) > 1})
+        if twice:
+            raise ValueError(f"configMaps: expected each name once, found {', '.join(twice)} twice")
+        return self
+
+
 class Container(Model):
     """A container beside the Step's own. It gets the restricted security context too."""
 
@@ -122,7 +154,7 @@ class Container(Model):
 
 
 class PodFields(Model):
-    """What a Step may say about its pod."""
+    """What may be said about a Step's pod."""
 
     env: Annotated[list[EnvVar], Field(max_length=256, json_schema_extra=_keyed("name"))] | None = None
     """Environment variables of the handler."""
@@ -163,3 +195,31 @@ class PodFields(Model):
         if taken:
             raise ValueError(f"labels below bema.dev/ and app.kubernetes.io/ belong to Bema, found {', '.join(taken)}")
         return self
+
+    def over(self, below: PodFields) -> PodFields:
+        """These fields, and what `below` says beside them. Maps are taken together by key, `_NAMED` lists by name;
+        here wins. Of anything else, all of it counts that is said here, be it nothing."""
+        found: dict[str, Any] = {}
+        for field in type(self).model_fields:
+            ours, theirs = getattr(self, field), getattr(below, field)
+            if ours is None or theirs is None:
+                found[field] = theirs if ours is None else ours
+            elif field in _MAPS:
+                found[field] = {**theirs, **ours}
+            elif field in _NAMED:
+                key = _NAMED[field]
+                found[field] = list({getattr(item, key): item for item in (*theirs, *ours)}.values())
+            else:
+                found[field] = ours
+        return self.model_copy(update=found)
+
+
+_MAPS = frozenset({"node_selector", "labels", "annotations"})
+_NAMED = {
+    "env": "name",
+    "volumes": "name",
+    "volume_mounts": "mount_path",
+    "init_containers": "name",
+    "sidecars": "name",
+}
+"""Lists whose items have a name, and what it is called."""

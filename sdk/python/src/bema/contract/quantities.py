@@ -33,3 +33,9 @@ Quantity = Annotated[
     Field(json_schema_extra={"x-kubernetes-int-or-string": True, "minimum": 1, "maxLength": 18, "pattern": PATTERN}),
 ]
 """A quantity kept as it was written."""
+
+
+def show(size: int) -> str:
+    """Bytes as a quantity for people, of three digits at most: 12.3Mi."""
+    unit = next((unit for unit in ("Gi", "Mi", "Ki") if size >= _UNITS[unit]), "")
+    return f"{float(f'{size / _UNITS[unit]:.3g}'):g}{unit}"

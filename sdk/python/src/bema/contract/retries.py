@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -36,11 +37,57 @@ class RetryPolicy(Model):
 
     @model_validator(mode="after")
     def _bounds(self) -> RetryPolicy:
-        if self.initial_seconds > self.max_seconds:
-            raise ValueError(
-                f"expected initialSeconds ≤ maxSeconds, found {self.initial_seconds:g} > {self.max_seconds:g}"
-            )
+        _check_bounds(self.initial_seconds, self.max_seconds)
         return self
+
+
+class RetryFields(Model):
+    """How often and when a failed run is tried again, as far as somebody says it."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Executions of the handler in all, the first among them. Default: the App's, else 3."""
+    backoff: Backoff | None = None
+    """How the delay grows: Fixed, Linear or Exponential (doubling). Default: the App's, else Exponential."""
+    initial_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    """Delay before the second attempt, in seconds. Default: the App's, else 1; never more than a maxSeconds here."""
+    max_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """Longest delay, in seconds. Default: the App's, else 300; never less than an initialSeconds here."""
+    jitter: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Part of the delay that chance may add or take away, 0 to 1. Default: the App's, else 0.2."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> RetryFields:
+        if self.initial_seconds is not None and self.max_seconds is not None:
+            _check_bounds(self.initial_seconds, self.max_seconds)
+        return self
+
+    def over(self, below: RetryFields) -> RetryFields:
+        """These fields, and those of `below` that are not said here. A bound from below gives way to what is said
+        here, so that the two never contradict each other."""
+        found = {**_said(below), **_said(self)}
+        if found.get("initial_seconds", 0.0) > found.get("max_seconds", math.inf):
+            bends, holds = ("max_seconds", "initial_seconds")
+            if self.max_seconds is not None:
+                bends, holds = holds, bends
+            found[bends] = found[holds]
+        return RetryFields(**found)
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """With the default for whatever is not said."""
+        return RetryPolicy(**_said(self.over(_DEFAULTS)))
+
+
+def _said(fields: RetryFields) -> dict[str, Any]:
+    return fields.model_dump(exclude_none=True)
+
+
+def _check_bounds(initial: float, longest: float) -> None:
+    if initial > longest:
+        raise ValueError(f"expected initialSeconds ≤ maxSeconds, found {initial:g} > {longest:g}")
+
+
+_DEFAULTS = RetryFields(**RetryPolicy().model_dump())
 
 
 @dataclass(frozen=True, slots=True)

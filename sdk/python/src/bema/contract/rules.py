@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bema.contract import names, quantities, schedules, steps, triggers
+from bema.contract import apps, durations, names, pods, quantities, schedules, steps, triggers
 from bema.contract.pods import Volume
 from bema.contract.triggers import Kind
 
@@ -64,7 +64,28 @@ _PATH_MESSAGE = "expected a path below the app's folder"
 _HAS_TRIGGERS = "has(self.triggers) && size(self.triggers) > 0"
 _HEARS = "has({0}.triggers) && {0}.triggers.exists(trigger, has(trigger.event) || has(trigger.state))"
 
-ROOT: tuple[Rule, ...] = (
+_BYTES = "expected a number of bytes such as 65536, 512Ki or 1Mi"
+
+
+def _is_bytes(what: str) -> str:
+    return f"!has({what}) || type({what}) == int || " + _matches(what, quantities.PATTERN)
+
+
+def _time(field: str) -> Rule:
+    units = ", ".join(f"'{unit}': {seconds}" for unit, seconds in durations.UNITS.items())
+    number, unit = (
+        f"self.{field}.substring({part})" for part in (f"0, size(self.{field}) - 1", f"size(self.{field}) - 1")
+    )
+    return Rule(
+        f"!has(self.{field}) || {_matches(f'self.{field}', durations.PATTERN)} && "
+        f"int({number}) * {{{units}}}[{unit}] <= {durations.LONGEST}",
+        durations.MESSAGE,
+        field=f".{field}",
+        show=True,
+    )
+
+
+STEP: tuple[Rule, ...] = (
     Rule(
         f"size(self.metadata.name) <= {names.MAX_STEP_NAME}",
         f"expected a name of at most {names.MAX_STEP_NAME} characters, because Jobs and pods are named after it",
@@ -82,7 +103,16 @@ ROOT: tuple[Rule, ...] = (
         field=".metadata.name",
     ),
 )
-"""Rules about the whole object."""
+"""Rules about a Step as a whole."""
+
+APP: tuple[Rule, ...] = (
+    Rule(
+        f"self.metadata.name == '{apps.NAME}'",
+        f"expected the name {apps.NAME}, because a namespace has one App",
+        field=".metadata.name",
+    ),
+)
+"""Rules about an App as a whole."""
 
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "Trigger": (_exactly_one("a trigger", Kind),),
@@ -93,12 +123,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             field=".path",
             show=True,
         ),
-        Rule(
-            "!has(self.maxBodyBytes) || type(self.maxBodyBytes) == int || "
-            + _matches("self.maxBodyBytes", quantities.PATTERN),
-            "expected a number of bytes such as 65536, 512Ki or 1Mi",
-            field=".maxBodyBytes",
-        ),
+        Rule(_is_bytes("self.maxBodyBytes"), _BYTES, field=".maxBodyBytes"),
     ),
     "CronTrigger": (
         Rule(
@@ -116,9 +141,9 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             show=True,
         ),
     ),
-    "RetryPolicy": (
+    "RetryFields": (
         Rule(
-            "self.initialSeconds <= self.maxSeconds",
+            "!has(self.initialSeconds) || !has(self.maxSeconds) || self.initialSeconds <= self.maxSeconds",
             "expected initialSeconds ≤ maxSeconds",
             field=".initialSeconds",
         ),
@@ -160,6 +185,13 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "an environment variable has at most one of value, valueFrom",
         ),
     ),
+    "RestartOn": (
+        Rule(
+            f"self.configMaps.all(name, {_matches('name', pods.CONFIG_MAP_PATTERN)})",
+            pods.CONFIG_MAP_MESSAGE,
+            field=".configMaps",
+        ),
+    ),
     "PodFields": (
         Rule(
             "!has(self.labels) || self.labels.all(key, !key.contains('bema.dev/') "
@@ -168,6 +200,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             field=".labels",
             reason="FieldValueForbidden",
         ),
+    ),
+    "AppSpec": (
+        _time("eventRetention"),
+        _time("deadLetterRetention"),
+        Rule(_is_bytes("self.storage"), _BYTES, field=".storage"),
     ),
     "StepSpec": (
         Rule(
@@ -212,6 +249,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "!self.triggers.exists(trigger, has(trigger.event) && has(trigger.event.batch))",
             steps.ONLY_TRIGGER,
             field=".triggers",
+        ),
+        Rule(
+            "!has(self.restartOn) || has(self.triggers) && self.triggers.exists(trigger, !has(trigger.cron))",
+            steps.RESTART_ON,
+            field=".restartOn",
         ),
         Rule(
             _matches("self.deliverFrom", steps.DELIVER_FROM_PATTERN),

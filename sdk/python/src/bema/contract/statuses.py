@@ -1,4 +1,5 @@
-"""The status of a Step: what the operator found, in Kubernetes' own shape. Holds data; deciding is the operator's.
+"""The status of a Step and of an App: what the operator found, in Kubernetes' own shape. Holds data; deciding is the
+operator's.
 
 Conditions are positive (`True` is good), with two exceptions: `Progressing=True` says only that a change is under way,
 and `Stalled=True`, which is there only while it is so, is the word by which kstatus knows a failure. Whoever waits
@@ -21,7 +22,7 @@ class ConditionType(StrEnum):
     """What a condition is about."""
 
     READY = "Ready"
-    """The Step does its work: everything below that applies to it is true."""
+    """The Step does its work: everything below that applies to it is true. The App: all that it says counts."""
     PROGRESSING = "Progressing"
     """A change is on its way to the pods."""
     WORKLOAD_READY = "WorkloadReady"
@@ -29,7 +30,7 @@ class ConditionType(StrEnum):
     SUBSCRIPTION_READY = "SubscriptionReady"
     """The Step's consumer exists and hears its topics."""
     STALLED = "Stalled"
-    """The Step will not be ready until somebody acts. Left out while that is not so."""
+    """The Step, or the App, will not be ready until somebody acts. Left out while that is not so."""
 
 
 class ConditionStatus(StrEnum):
@@ -44,7 +45,7 @@ class Reason(StrEnum):
     AVAILABLE = "Available"
     """The pods that should run are ready."""
     RECONCILED = "Reconciled"
-    """The cluster has what the Step asks for."""
+    """The cluster has what the Step asks for; what the App says counts."""
     ROLLING_OUT = "RollingOut"
     """New pods are being started; the message says how many are up to date."""
     ROLLOUT_QUEUED = "RolloutQueued"
@@ -63,9 +64,11 @@ class Reason(StrEnum):
     SCALED_TO_ZERO = "ScaledToZero"
     """`spec.replicas` is 0, as somebody asked for."""
     NOT_SUPPORTED = "NotSupported"
-    """The Step uses a field that this version does not act on; the message names it."""
+    """The Step, or the App, uses a field that this version does not act on; the message names it."""
     INVALID_SPEC = "InvalidSpec"
-    """The Step contradicts itself in a way that the API server could not see; the message says how."""
+    """The Step, or the App, contradicts itself in a way that the API server could not see; the message says how."""
+    APP_NOT_READY = "AppNotReady"
+    """The App of the namespace is not acted on, and its Steps are left as they are meanwhile; the message says why."""
     WORKLOAD_UNAVAILABLE = "WorkloadUnavailable"
     """Pods are missing or not ready; the message is that of Kubernetes."""
     IMAGE_PULL_FAILED = "ImagePullFailed"
@@ -92,13 +95,15 @@ class Reason(StrEnum):
     """The app's stream is another one than the Step was subscribed to: what that one held is gone. Said for a day."""
     BACKLOG_ON_REMOVED_TOPIC = "BacklogOnRemovedTopic"
     """Events wait on a topic that the Step is not to hear any more; the version before goes on until they are done."""
+    TOO_FEW_SERVERS = "TooFewServers"
+    """NATS has fewer servers than the App asks for copies; the message says what to do. What is there serves on."""
     APP_STREAM_OWNED = "AppStreamOwned"
     """The app's stream belongs to another installation or namespace; the message says how to adopt it."""
 
 
 UNSEEN_GENERATION = -1
-"""`observedGeneration` of a Step that no operator has looked at yet. A status without any would be taken for that of a
-kind that has none, and the Step for one that is done."""
+"""`observedGeneration` of an object that no operator has looked at yet. A status without any would be taken for that of
+a kind that has none, and the object for one that is done."""
 
 
 class Condition(Model):
@@ -113,9 +118,31 @@ class Condition(Model):
     message: Annotated[str, Field(max_length=32_768)]
     """Why, for people, and what to do about it."""
     observed_generation: Annotated[int, Field(ge=0)] | None = None
-    """The generation of the Step that the condition is about."""
+    """The generation of the object that the condition is about."""
     last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """When `status` last changed, RFC 3339."""
+
+
+Conditions = Annotated[
+    list[Condition],
+    Field(
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    ),
+]
+
+
+class AppStatus(Model):
+    """What the operator found. Written only through the status subresource."""
+
+    observed_generation: int | None = None
+    """The generation of the App that the whole status is about."""
+    conditions: Conditions = []
+    """What is right and what is not."""
+    steps: Annotated[int, Field(ge=0)] | None = None
+    """Steps of the namespace."""
+    storage: str | None = None
+    """What is used of the storage, such as 12Mi of 1Gi (1%). Refreshed now and then."""
 
 
 class StepStatus(Model):
@@ -123,13 +150,7 @@ class StepStatus(Model):
 
     observed_generation: int | None = None
     """The generation of the Step that the whole status is about."""
-    conditions: Annotated[
-        list[Condition],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = []
+    conditions: Conditions = []
     """What is right and what is not."""
     replicas: Annotated[int, Field(ge=0)] | None = None
     """Pods of the Step."""

@@ -17,8 +17,8 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from bema.contract import errors, names
 from bema.contract.models import JsonSchema, Model, Text
-from bema.contract.pods import PodFields
-from bema.contract.retries import RetryPolicy
+from bema.contract.pods import PodFields, RestartOn
+from bema.contract.retries import RetryFields
 from bema.contract.triggers import ApiTrigger, CronTrigger, EventTrigger, Kind, StateTrigger, Topic, Trigger
 
 MAX_INLINE_BYTES = 96 * 1024
@@ -37,6 +37,13 @@ DELIVER_FROM_PATTERN = (
 
 SourceText = Annotated[str, Field(json_schema_extra={"maxLength": MAX_INLINE_BYTES})]
 """A source file. Python counts the bytes of all of them together, which says more than a limit for each."""
+
+
+Timeout = Annotated[float, Field(gt=0, le=86_400)]
+"""Seconds of one attempt."""
+
+Concurrency = Annotated[int, Field(ge=1, le=1024)]
+"""Attempts at once in one pod."""
 
 
 class Isolation(StrEnum):
@@ -143,6 +150,10 @@ def _check_deliver_from(value: str) -> str:
 
 IN_FLIGHT = "expected maxInFlight to be at least the size of a batch, or none would ever fill"
 ONE_GROUP = "expected each state group in one trigger"
+RESTART_ON = (
+    "expected restartOn with pods that run all the time (api, event or state triggers), because a schedule's Job reads "
+    "its ConfigMaps as it starts"
+)
 ONLY_TRIGGER = "expected a trigger with a batch to be the only one of its Step, because its handler takes a list"
 
 
@@ -171,12 +182,12 @@ class StepSpec(Model):
     """Topics that a noop is drawn as hearing, in pictures only."""
     code: Code | None = None
     """The handler's source. Absent for a noop."""
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryFields = RetryFields()
     """How often and when a failed run is tried again."""
-    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    """Longest time of one attempt, in seconds. Default: 30 for api, else 900."""
-    concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Attempts at once in one pod."""
+    timeout_seconds: Timeout | None = None
+    """Longest time of one attempt, in seconds. Default: the App's, else 30 for api and 900 for anything else."""
+    concurrency: Concurrency | None = None
+    """Attempts at once in one pod. Default: the App's, else 16."""
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Events in hand across all pods. Default: concurrency × maxReplicas."""
     isolation: Isolation = Isolation.THREAD
@@ -201,6 +212,8 @@ class StepSpec(Model):
     """What the run history keeps. Not acted on by this version."""
     pod: PodFields = PodFields()
     """What the Step says about its pod."""
+    restart_on: RestartOn | None = None
+    """What the pods start again for, although nothing of the Step has changed."""
 
     @field_validator("emits", mode="before")
     @classmethod
@@ -235,6 +248,8 @@ class StepSpec(Model):
         twice = sorted({group for group in groups if groups.count(group) > 1})
         if twice:
             raise ValueError(f"{ONE_GROUP}, found {', '.join(map(repr, twice))} in several")
+        if self.restart_on is not None and all(trigger.cron for trigger in self.triggers):
+            raise ValueError(f"{RESTART_ON}, found {'only a schedule' if self.triggers else 'a noop'}")
         largest = max((event.batch.size for event in self.events if event.batch), default=0)
         if self.max_in_flight is not None and self.max_in_flight < largest:
             raise ValueError(f"{IN_FLIGHT}, found {self.max_in_flight} for batches of {largest}")
@@ -333,8 +348,13 @@ def _unsupported(spec: StepSpec) -> Iterator[str]:
         yield f"deletionPolicy: {spec.deletion_policy} {later}; use Delete"
     if spec.capture is not None:
         yield f"capture {later}"
-    if spec.pod.service_account_name is not None:
-        yield f"pod.serviceAccountName {later}"
+    yield from unsupported_pod(spec.pod)
+
+
+def unsupported_pod(pod: PodFields) -> Iterator[str]:
+    """What this version does not act on about a pod."""
+    if pod.service_account_name is not None:
+        yield "pod.serviceAccountName is not supported by this version"
 
 
 def _beside_ordering(spec: StepSpec, event: EventTrigger, where: str, later: str) -> Iterator[str]:
@@ -370,16 +390,16 @@ def named(name: str, spec: StepSpec, *, where: str) -> Step:
         raise errors.StepInvalid("\n".join(explain(error, where=where))) from error
 
 
-def explain(error: ValidationError, *, where: str) -> list[str]:
-    """A validation error as lines for people."""
-    return [_sentence(where, details) for details in error.errors(include_url=False)]
+def explain(error: ValidationError, *, where: str, root: type[Model] = StepSpec) -> list[str]:
+    """A validation error as lines for people. `root`: the model that was expected."""
+    return [_sentence(where, details, root) for details in error.errors(include_url=False)]
 
 
-def _sentence(where: str, details: Any) -> str:
+def _sentence(where: str, details: Any, root: type[Model]) -> str:
     path = _path(details["loc"])
     match details["type"]:
         case "extra_forbidden":
-            return f"{where}: unknown key {path!r}{_nearest(details['loc'])}"
+            return f"{where}: unknown key {path!r}{_nearest(details['loc'], root)}"
         case "missing":
             return f"{where}: {path} is required"
         case "value_error":
@@ -397,9 +417,9 @@ def _path(loc: tuple[int | str, ...]) -> str:
     return text
 
 
-def _nearest(loc: tuple[int | str, ...]) -> str:
+def _nearest(loc: tuple[int | str, ...], root: type[Model]) -> str:
     """Suggest the valid key closest to the unknown last part of `loc`."""
-    model: Any = StepSpec
+    model: Any = root
     for part in loc[:-1]:
         if isinstance(part, str) and (field := _field(model, part)) is not None:
             model = _model_in(field.annotation)

@@ -18,6 +18,8 @@ MINIMUM_SERVER = (2, 14, 0)
 """The oldest nats-server that we stand for: every fact of docs/broker.md is tested on it."""
 
 _FLAGS = ("allow_atomic", "allow_direct", "allow_rollup_hdrs", "allow_msg_ttl", "allow_msg_schedules")
+_TOO_FEW_SERVERS = (10005, 10074)
+"""Of several servers too few take a copy; there is one alone."""
 _IMMUTABLE = ("deliver_policy", "opt_start_time", "opt_start_seq", "ack_policy", "replay_policy", "max_waiting")
 
 
@@ -70,12 +72,12 @@ async def ensure_stream(js: JetStream, stream: AppStream, *, adopt: str = "") ->
     """Make an app's stream, or bring an existing one of the same owner up to date; whether it was made. `adopt`: the
     uid of a namespace of the same name, gone by now, whose stream is to be taken over.
 
-    Raises `AppStreamOwned` when it belongs to somebody else: then nothing was changed.
+    Raises `AppStreamOwned` when it belongs to somebody else, and `TooFewServers`: then nothing was changed.
     """
     check_server(js)
     found = await _stream_info(js, stream.name)
     if found is None:
-        await js.api(f"STREAM.CREATE.{stream.name}", _stream_config(stream))
+        await _store(js, "CREATE", stream, _stream_config(stream))
         return True
     config = found["config"]
     metadata = config.get("metadata") or {}
@@ -83,8 +85,21 @@ async def ensure_stream(js: JetStream, stream: AppStream, *, adopt: str = "") ->
     _check_owner(stream, {**metadata, names.METADATA_NAMESPACE_UID: _uid(stream)} if adopts else metadata)
     wanted = {**_stream_config(stream), "storage": config["storage"]}
     if adopts or any(config.get(key) != value for key, value in wanted.items() if key != "metadata"):
-        await js.api(f"STREAM.UPDATE.{stream.name}", {**config, **wanted})
+        await _store(js, "UPDATE", stream, {**config, **wanted})
     return False
+
+
+async def _store(js: JetStream, verb: str, stream: AppStream, config: Mapping[str, Any]) -> None:
+    try:
+        await js.api(f"STREAM.{verb}.{stream.name}", config)
+    except errors.BrokerRefused as refused:
+        if stream.replicas > 1 and refused.code in _TOO_FEW_SERVERS:
+            text = (
+                f"expected {stream.replicas} NATS servers that take a copy of the app each, found fewer: "
+                f"{refused.description}; add servers, or ask for fewer copies (replicas)"
+            )
+            raise errors.TooFewServers(refused.code, text) from refused
+        raise
 
 
 async def is_owned(js: JetStream, stream: AppStream) -> bool:

@@ -63,6 +63,10 @@ class Janitor:
         self._created = ""
         self._forget()
 
+    def keep(self, kept: Retentions) -> None:
+        """Go by these from the next sweep on. How long markers and lost consumers are kept stays."""
+        self._kept = kept
+
     def _forget(self) -> None:
         self._ledger = Ledger(self._js, self._stream, self._kept)
         self._timers = Timers(self._js, self._stream, overdue=self._kept.overdue)

@@ -1,0 +1,101 @@
+"""Looks at Apps: has the Steps of a namespace looked at when its App has changed, and writes the App's status.
+
+What an App says is applied elsewhere, where a Step is resolved and where an app's stream is looked after; both read
+the App from the cache when they need it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from bema.contract import apps
+from bema.contract.retentions import Quota
+from bema_operator import app_statuses, brokers, caches, events, kinds, kube, plans, statuses
+from bema_operator.app_statuses import AppFacts
+from bema_operator.facts import Key, Object
+from bema_operator.plans import AppPlan
+
+log = logging.getLogger(__name__)
+
+
+def identity(found: Object | None) -> tuple[str, int]:
+    """Which App this is, and which generation of it; of none, nothing."""
+    return (found["metadata"]["uid"], found["metadata"]["generation"]) if found else ("", 0)
+
+
+class Apps:
+    """Looks at one App at a time, as often as it is told to."""
+
+    def __init__(
+        self,
+        cache: caches.Cache,
+        api: kube.Kube,
+        broker: brokers.Broker,
+        *,
+        look_at: Callable[[Key], None],
+        clock: Callable[[], float],
+        time: Callable[[], str],
+    ) -> None:
+        """`clock` gives seconds for durations, `time` the time of day as RFC 3339."""
+        self._cache = cache
+        self._api = api
+        self._broker = broker
+        self._look_at = look_at
+        self._time = time
+        self._events = events.Events(api, clock=clock, time=time)
+        self._seen: dict[str, tuple[str, int]] = {}
+        self._quotas: dict[str, Quota] = {}
+
+    def plan(self, namespace: str) -> AppPlan:
+        """What the App of a namespace says now."""
+        return plans.app_plan(self._cache.app(namespace))
+
+    def note(self, namespace: str, quota: Quota) -> bool:
+        """Take in how full an app's storage is; whether that is worth a new status."""
+        before = self._quotas.get(namespace)
+        is_news = before is None or app_statuses.differs_visibly(before, quota)
+        if is_news:
+            self._quotas[namespace] = quota
+        return is_news
+
+    async def reconcile(self, key: Key) -> float | None:
+        """See to one App, be it gone. Nothing to come back for."""
+        found = self._cache.app(key.namespace)
+        if self._seen.get(key.namespace, ("", 0)) != identity(found):
+            self._note_change(key.namespace, found)
+        if found is None:
+            self._seen.pop(key.namespace, None)
+        elif "deletionTimestamp" not in found["metadata"]:
+            await self._report(found)
+        return None
+
+    def _note_change(self, namespace: str, found: Object | None) -> None:
+        self._seen[namespace] = identity(found)
+        steps = self._cache.steps_of(namespace)
+        log.info(
+            "The App %s; %d Steps follow", "has changed" if found else "is gone", len(steps), extra={"app": namespace}
+        )
+        for key in steps:
+            self._look_at(key)
+
+    async def _report(self, found: Object) -> None:
+        subject = plans.subject(found, kinds.APP)
+        namespace = subject.key.namespace
+        facts = AppFacts(
+            subject=subject,
+            plan=plans.app_plan(found),
+            steps=len(self._cache.steps_of(namespace)),
+            quota=self._quotas.get(namespace),
+            shortfall=self._broker.shortfall(namespace),
+        )
+        wanted = app_statuses.status(facts, self._time())
+        if not statuses.differs(wanted, subject.status):
+            return
+        try:
+            written = await self._api.apply_status(kinds.APP, namespace, apps.NAME, subject.uid, wanted.dump())
+        except (kube.Gone, kube.Conflict):
+            # Deleted, or made again, meanwhile: its own event brings it back.
+            return
+        self._cache.put(kinds.APP, written)
+        await self._events.tell(subject, wanted.conditions[0])
