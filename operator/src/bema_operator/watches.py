@@ -25,7 +25,7 @@ DEAF_SECONDS = 180.0
 """A watch ends, fails or falls silent well before: a kind of which nothing was heard for longer is not watched."""
 NOT_SERVED = (403, 404)
 """Answers for a kind whose CRD, or whose right in the ClusterRole, is not there."""
-UNSERVED_PAUSE = 60.0
+UNSERVED_PAUSE = 30.0
 """Seconds before a kind is asked for again that was not served, and need not be."""
 
 
@@ -67,6 +67,8 @@ class Watches:
         """Where each watch goes on from."""
         self._due: dict[kinds.Kind, float] = {}
         """When each kind is to be listed again."""
+        self._left_out: set[kinds.Kind] = set()
+        """Kinds that are not served."""
         self.ear = Ear(clock)
 
     async def fill(self) -> None:
@@ -84,12 +86,18 @@ class Watches:
                 await self._list(kind)
             except kube.KubeError as error:
                 if failures and _is_left_out(kind, error):
-                    log.warning("%ss are not served (%s); going on as if there were none", kind.name, error)
-                    self._versions[kind] = ""
+                    self._leave_out(kind, error)
                     return
                 log.warning("Cannot list %s (%s); is the CRD there, and the ClusterRole?", kind.plural, error)
                 await asyncio.sleep(_pause(failures))
                 failures += 1
+
+    def _leave_out(self, kind: kinds.Kind, error: kube.KubeError) -> None:
+        """Said once, and looked at again now and then."""
+        if kind not in self._left_out:
+            log.warning("%ss are not served (%s); going on as if there were none", kind.name, error)
+        self._left_out.add(kind)
+        self._versions[kind] = ""
 
     async def run(self) -> None:
         """Watch every kind until cancelled."""
@@ -107,6 +115,7 @@ class Watches:
                 self._tell(kind, self._cache.take_page(kind, page.items))
         self._tell(kind, self._cache.end_list(kind))
         self._versions[kind] = version
+        self._left_out.discard(kind)
         self.ear.hear(kind)
         self._due[kind] = self._clock() + self._settings.resync_seconds * random.uniform(0.8, 1.2)
 
@@ -122,6 +131,7 @@ class Watches:
                 self._versions[kind] = ""
             except kube.KubeError as error:
                 if _is_left_out(kind, error):
+                    self._leave_out(kind, error)
                     self.ear.hear(kind)
                     await asyncio.sleep(UNSERVED_PAUSE)
                     continue
