@@ -75,7 +75,15 @@ async def test_only_what_somebody_has_to_act_upon_is_an_event(reason: Reason) ->
     await writer(api, Clock()).tell(subject("other"), ready(reason))
     quiet = {
         *("Available", "Reconciled", "RollingOut", "Scheduled", "Subscribed", "NoSubscription", "NoWorkload"),
-        *("Suspended", "ScaledToZero", "BrokerUnavailable", "BrokerTooOld", "BrokerDataLost", "AppNotReady"),
+        *(
+            "Suspended",
+            "ScaledToZero",
+            "BrokerUnavailable",
+            "BrokerTooOld",
+            "BrokerDataLost",
+            "AppNotReady",
+            "AdoptionWaits",
+        ),
     }
     assert [made["reason"] for made in api.made] == ([] if reason in quiet else [reason])
 

@@ -62,6 +62,11 @@ class Cache:
     def steps_of(self, namespace: str) -> list[Key]:
         return [key for key in self.steps() if key.namespace == namespace]
 
+    def adopters(self, key: Key) -> list[str]:
+        """Steps of its namespace that say that they take over the place of one of this name."""
+        steps = ((other, self.step(other) or {}) for other in self.steps_of(key.namespace))
+        return sorted(other.name for other, found in steps if (found.get("spec") or {}).get("adoptFrom") == key.name)
+
     def app(self, namespace: str) -> Object | None:
         """The App of a namespace."""
         return self._shelves[kinds.APP.name].objects.get((namespace, apps.NAME))
