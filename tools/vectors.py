@@ -246,6 +246,7 @@ NAMES: tuple[Case, ...] = (
     _call("the id of a change", "changed_event", run="r1", number=2),
     _call("what a Step watches", "watch", root="bema.shop", step="pay"),
     _call("what every Step watches", "watch", root="bema.shop"),
+    _call("whose place a Step has taken over", "adoption", root="bema.shop", step="pay"),
     _call(
         "a run that may end its process",
         "suspect",

@@ -300,7 +300,9 @@ def test_an_app_that_is_not_acted_on_says_so_and_leaves_its_steps_as_they_are(sp
     assert space.pods("old") == before
     events = json.loads(space.kubectl("get", "events", "-o", "json"))["items"]
     ours = {
-        (event["involvedObject"]["kind"], event["reason"]) for event in events if "bema" in event["source"]["component"]
+        (event["involvedObject"]["kind"], event["reason"])
+        for event in events
+        if event["reportingComponent"] == "bema-operator"
     }
     assert ours == {("App", "NotSupported")}
 

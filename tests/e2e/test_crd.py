@@ -242,6 +242,22 @@ REFUSED = [
         for what, manifest in (("a schedule", triggered({"cron": {"schedule": "@daily"}})), ("a noop", step()))
     ),
     pytest.param(
+        triggered({"api": {"path": "/a"}}, adoptFrom="old"),
+        [
+            "spec.adoptFrom: Invalid value: expected adoptFrom with event or state triggers, because a place in the "
+            "stream is what is taken over"
+        ],
+        id="a place in the stream for requests",
+    ),
+    *(
+        pytest.param(
+            triggered(adoptFrom=former),
+            ["spec.adoptFrom: Invalid value: expected the name of another Step such as charge-payment"],
+            id=f"the place of {former}",
+        )
+        for former in ("refused", "a_b")
+    ),
+    pytest.param(
         triggered(restartOn={"configMaps": ["a_b"]}),
         ["spec.restartOn.configMaps: Invalid value: expected the name of a ConfigMap such as shop-settings"],
         id="a name that no ConfigMap can have",
@@ -312,6 +328,17 @@ def test_an_unknown_field_is_refused_by_name(kept: Steps, manifest: dict[str, An
     assert said == (
         'Error from server (BadRequest): error when creating "STDIN": Step in version "v1alpha1" cannot be handled as '
         f'a Step: strict decoding error: unknown field "{field}"'
+    )
+
+
+@pytest.mark.parametrize("patch", [pytest.param('"other"', id="another"), pytest.param("null", id="none")])
+def test_whose_place_a_step_takes_cannot_change(kept: Steps, patch: str) -> None:
+    manifest = triggered(capture="Off", adoptFrom="former") | {"metadata": {"name": "adopts"}}
+    kept.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+    said = kept.refusal("patch", "step", "adopts", "--type=merge", "--patch", f'{{"spec": {{"adoptFrom": {patch}}}}}')
+    assert said == (
+        'The Step "adopts" is invalid: spec.adoptFrom: Forbidden: adoptFrom says where a new Step begins and cannot '
+        "change afterwards; give the Step another name"
     )
 
 

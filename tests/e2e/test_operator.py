@@ -350,6 +350,81 @@ def test_a_deleted_step_keeps_its_place_in_the_stream(space: Space) -> None:
     assert after["config"]["metadata"][names.METADATA_STEP_UID] == uid
 
 
+HOLDS = """
+import asyncio
+config = {"triggers": [{"event": {"topics": ["order.created"]}}]}
+
+async def handler(number, ctx):
+    while number == 0 and ctx.step == "old":
+        await asyncio.sleep(0.05)
+    await ctx.state.append("seen", str(number), ctx.step)
+"""
+
+
+def test_a_renamed_step_goes_on_from_the_place_of_the_one_that_it_was(space: Space) -> None:
+    code = {"language": "python", "entrypoint": "a_step.py", "inline": {"a_step.py": HOLDS}}
+
+    async def seen() -> dict[str, list[str]]:
+        connection = await connections.connect([installs.nats_url(space.cluster)], name="test", wait=10)
+        try:
+            js, root = JetStream(connection), names.root(space.name)
+            found = [stored async for stored in js.scan(names.stream(space.name), names.state_filter(root, "seen"))]
+            return {names.state_of(root, stored.subject)[1]: json.loads(stored.data) for stored in found}
+        finally:
+            await connection.close()
+
+    def wait_seen(*numbers: int) -> dict[str, list[str]]:
+        wanted = set(map(str, numbers))
+        waits.until_sync(
+            lambda: set(asyncio.run(seen())) >= wanted,
+            f"events {numbers}",
+            timeout=60,
+            explain=lambda: str(asyncio.run(seen())),
+        )
+        return asyncio.run(seen())
+
+    space.apply(step("old", EVENT, code=code))
+    space.wait_ready("old")
+    publish(space, "order.created", 5)
+    assert set(wait_seen(1, 2, 3, 4)) == {"1", "2", "3", "4"}, "event 0 is in hand, and holds the floor"
+
+    # While the former one is there, nothing happens to either.
+    space.apply(step("new", EVENT, code=code, adoptFrom="old"))
+    message = space.wait_reason("new", "AdoptionWaits")
+    assert message.startswith("The Step old, whose place this one takes over (adoptFrom), is still there.")
+    assert space.condition("new", "Stalled") == {}
+    assert (space.children("new"), consumer(space, "new")) == ([], None)
+    assert space.condition("old")["status"] == "True"
+
+    space.cluster.kubectl(*message.partition("kubectl ")[2].split())
+    space.wait_ready("new")
+    assert "It has taken over the place of old." in space.condition("new", "SubscriptionReady")["message"]
+    assert consumer(space, "old") is None
+    publish(space, "order.created", 1)
+    found = wait_seen(0, 1, 2, 3, 4)
+    waits.until_sync(
+        lambda: (
+            (consumer(space, "new") or {}).get("num_pending") == 0 == (consumer(space, "new") or {})["num_ack_pending"]
+        ),
+        "everything settled",
+        timeout=30,
+    )
+    found = asyncio.run(seen())
+    assert found == {"0": ["new", "new"], **{str(number): ["old"] for number in (1, 2, 3, 4)}}, "0 was sent twice"
+
+    # Its name is not free: the stream would take the two for one.
+    space.apply(step("old", EVENT, code=code))
+    assert "The Step new has taken over the place of old" in space.wait_reason("old", "TakenOver")
+    assert space.children("old") == []
+
+
+def test_without_anybody_to_take_over_a_step_begins_as_it_says(space: Space) -> None:
+    space.apply(step("new", EVENT, replicas=0, adoptFrom="nobody"))
+    space.wait_ready("new")
+    message = space.condition("new", "SubscriptionReady")["message"]
+    assert message.endswith("There was no consumer of nobody to take over; it has a place of its own.")
+
+
 def test_what_this_version_does_not_do_is_refused_by_name(space: Space) -> None:
     space.apply(step("new", {"stream": {"stream": "orders"}}), step("old", EVENT, replicas=0))
     assert "triggers[0].stream" in space.wait_reason("new", "NotSupported")

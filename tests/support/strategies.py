@@ -192,7 +192,6 @@ def _common() -> dict[str, Strategy]:
         "scaling": scalings(),
         "replicas": st.integers(0, 1000),
         "deliverFrom": st.sampled_from(["Creation", "Beginning", "Now", "2026-01-31T12:00:00.5+01:00"]),
-        "adoptFrom": plain,
         "deletionPolicy": st.sampled_from(["Delete", "Drain"]),
         "suspend": st.booleans(),
         "capture": st.sampled_from(["Off", "Metadata", "Payload"]),
@@ -203,7 +202,8 @@ def _common() -> dict[str, Strategy]:
 def specs() -> Strategy:
     """Valid specs of Steps with code and of noops, each field there or not."""
     names = st.lists(topics, max_size=2)
-    triggered = st.builds(_restarting, some({"triggers": triggers(), "code": codes()}, **_common()), config_maps())
+    spec = some({"triggers": triggers(), "code": codes()}, **_common())
+    triggered = st.builds(_fitting, spec, config_maps(), st.none() | plain)
     return triggered | some({}, virtualEmits=names, virtualSubscribes=names, **_common())
 
 
@@ -211,7 +211,10 @@ def config_maps() -> Strategy:
     return st.none() | unique(st.sampled_from(["a", "a.b", "shop-settings", "0"]), least=1, most=3)
 
 
-def _restarting(spec: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
-    """A Step whose pods all end by themselves is not restarted."""
-    runs = any("cron" not in trigger for trigger in spec["triggers"])
-    return {**spec, "restartOn": {"configMaps": names}} if names and runs else spec
+def _fitting(spec: dict[str, Any], names: list[str] | None, former: str | None) -> dict[str, Any]:
+    """With what some triggers go together with: a Step whose pods all end by themselves is not restarted, and one that
+    hears nothing has no place to take over."""
+    kinds = {kind for trigger in spec["triggers"] for kind in trigger}
+    restart = {"restartOn": {"configMaps": names}} if names and kinds != {"cron"} else {}
+    adopt = {"adoptFrom": former} if former and kinds & {"event", "state"} else {}
+    return {**spec, **restart, **adopt}

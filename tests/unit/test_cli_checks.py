@@ -254,6 +254,16 @@ def hears(*topics: str) -> list[dict[str, Any]]:
     return [{"event": {"topics": list(topics)}}]
 
 
+def test_a_step_takes_over_the_place_of_none_that_is_there() -> None:
+    found = checks.examine(
+        Discovery(steps=[step("new", triggers=hears("a"), adoptFrom="old"), step("old", triggers=hears("a"))])
+    )
+    assert [str(problem) for problem in found.problems] == [
+        "steps/new_step.py: adoptFrom: expected that the Step 'old' is gone, found it in steps/old_step.py"
+    ]
+    assert [good.name for good in found.steps] == ["old"]
+
+
 def test_topics_without_an_end_are_warnings() -> None:
     found = checks.examine(
         Discovery(

@@ -51,6 +51,15 @@ def test_news_name_the_step_to_look_at(cache: caches.Cache) -> None:
     assert cache.steps() == []
 
 
+def test_who_takes_over_the_place_of_a_step(cache: caches.Cache) -> None:
+    for name, former, namespace in (("b", "a", "shop"), ("c", "b", "shop"), ("d", "a", "blog"), ("e", None, "shop")):
+        found = step(1, name)
+        metadata = {**found["metadata"], "namespace": namespace}
+        cache.put(kinds.STEP, {"metadata": metadata, "spec": {"adoptFrom": former} if former else {}})
+    assert cache.adopters(A) == ["b"]
+    assert cache.adopters(Key("shop", "c")) == []
+
+
 def test_what_we_know_already_is_no_news(cache: caches.Cache) -> None:
     cache.put(kinds.DEPLOYMENT, child(5))
     assert cache.put(kinds.DEPLOYMENT, child(5)) is None

@@ -80,7 +80,7 @@ async def test_only_what_somebody_has_to_act_upon_is_an_event(reason: Reason) ->
     quiet = {
         *("Available", "Reconciled", "RollingOut", "Scheduled", "Subscribed", "NoSubscription", "NoWorkload"),
         *("Suspended", "ScaledToZero", "BrokerUnavailable", "BrokerTooOld", "BrokerDataLost", "AppNotReady"),
-        "RolloutQueued",
+        *("RolloutQueued", "AdoptionWaits"),
     }
     assert [made["reason"] for made in api.made] == ([] if reason in quiet else [reason])
 

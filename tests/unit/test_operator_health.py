@@ -105,6 +105,7 @@ SITUATIONS: list[tuple[str, Facts, str]] = [
         unsubscribed(Reason.BACKLOG_ON_REMOVED_TOPIC, children=[]),
         PROGRESSING,
     ),
+    ("the Step is still there whose place it takes", unsubscribed(Reason.ADOPTION_WAITS, children=[]), PROGRESSING),
     ("no broker and no workload", unsubscribed(Reason.BROKER_UNAVAILABLE, children=[]), PROGRESSING),
     (
         "the broker is away, and pods that ran crash",
@@ -134,6 +135,7 @@ SITUATIONS: list[tuple[str, Facts, str]] = [
     ("the broker is too old", unsubscribed(Reason.BROKER_TOO_OLD, children=[]), DEGRADED),
     ("the spec contradicts itself", Facts(subject=subject(), spec=None, invalid="spec: x"), DEGRADED),
     ("the App asks for more copies than there are servers", unsubscribed(Reason.TOO_FEW_SERVERS), DEGRADED),
+    ("another Step has taken over its place", unsubscribed(Reason.TAKEN_OVER, children=[]), DEGRADED),
     ("the App is not acted on", deployed(DONE, held="hosts: not yet"), DEGRADED),
     ("a field that is not supported", deployed(DONE, unsupported=["scaling: not yet"]), DEGRADED),
 ]

@@ -308,6 +308,19 @@ def test_a_batch_is_the_only_trigger_of_its_step() -> None:
         steps.parse_spec(config(batch, EVENT), where="a_step.py")
 
 
+@pytest.mark.parametrize("former", ["pay", "Old", "a_b"])
+def test_a_step_takes_over_the_place_of_another(former: str) -> None:
+    spec = steps.parse_spec(config(adoptFrom=former), where="pay_step.py")
+    with pytest.raises(errors.StepInvalid, match=f"adoptFrom: expected the name of another Step .*, found '{former}'"):
+        steps.named("pay", spec, where="pay_step.py")
+
+
+def test_who_hears_nothing_takes_over_no_place() -> None:
+    for spec in (config({"api": {"path": "/a"}}, adoptFrom="old"), {"adoptFrom": "old"}):
+        with pytest.raises(errors.StepInvalid, match="expected adoptFrom with event or state triggers"):
+            steps.parse_spec(spec, where="a_step.py")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -394,7 +407,6 @@ NOT_SUPPORTED: dict[str, tuple[dict[str, Any], str]] = {
         config(scaling={"idleSeconds": 301}),
         "scaling.idleSeconds is not supported by this version; leave it out",
     ),
-    "adoptFrom": (config(adoptFrom="old"), "adoptFrom is not supported by this version"),
     "deletionPolicy": (
         config(deletionPolicy="Drain"),
         "deletionPolicy: Drain is not supported by this version; use Delete",
@@ -466,7 +478,7 @@ ACTED_ON = """
     code.entrypoint code.inline{} code.image
     retry.maxAttempts retry.backoff retry.initialSeconds retry.maxSeconds retry.jitter
     timeoutSeconds concurrency maxInFlight isolation scaling.maxReplicas replicas deliverFrom suspend
-    restartOn.configMaps[]
+    restartOn.configMaps[] adoptFrom
     pod.env[].name pod.env[].value pod.env[].valueFrom
     pod.envFrom[].prefix pod.envFrom[].configMapRef pod.envFrom[].secretRef pod.resources pod.nodeSelector{}
     pod.tolerations[] pod.affinity pod.topologySpreadConstraints[]

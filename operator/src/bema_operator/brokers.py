@@ -11,14 +11,14 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bema.contract import bindings, errors, names
 from bema.contract.bindings import AppStream, Binding, Owner
 from bema.contract.retentions import Retentions
 from bema.contract.statuses import Reason
-from bema.ports import admin, connections, subscriptions
+from bema.ports import admin, adoptions, connections, subscriptions
 from bema.ports.admin import ConsumerState, StreamState
 from bema.ports.janitors import Janitor
 from bema.ports.jetstream import JetStream
@@ -44,6 +44,8 @@ class Held:
     digest: str
     """Of what was asked for, when it was ensured; empty to ensure it again at the next look."""
     backlog: int | None = None
+    adopted: str = ""
+    """What became of the place that it was to take over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,20 @@ class App:
     namespace_uid: str
     consumers: Mapping[str, ConsumerState] = field(default_factory=dict)
     state: StreamState | None = None
+
+
+async def _nobody(step: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What a Step has to know of others of its namespace before it is subscribed."""
+
+    adopters: Sequence[str] = ()
+    """Steps that say that they take over the place of one of its name."""
+    exists: Callable[[str], Awaitable[bool]] = _nobody
+    """Whether there is a Step of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,22 +167,28 @@ class Broker:
         stream: AppStream | None = None,
         discards: frozenset[str] = frozenset(),
         adopt: str = "",
+        others: Others | None = None,
     ) -> Subscription:
         """Make the Step's stream and consumer be there, if that is not known already. Not yet, while events wait that
         it would hear no more, unless they are of topics in `discards`. `stream`: as the App has it, where that is not
-        as the Binding says. `adopt`: the uid of the namespace before, whose stream is to be taken over."""
+        as the Binding says. `adopt`: the uid of the namespace before, whose stream is to be taken over. `others`: who
+        may be in the way."""
         stream = stream or binding.stream
         digest = _digest(binding, stream)
         held = self._held.get(key)
         if self._away >= PATIENCE:
             self._unanswered.add(key)
             return Subscription(self._problem(errors.BrokerUnavailable("not connected")))
-        if held is not None and held.digest == digest:
+        adopters = others.adopters if others else ()
+        if held is not None and held.digest == digest and not adopters:
             self._edited.pop(key, None)
             return self._subscribed(binding)
         try:
             js = self._connected()
             await self._ensure_stream(js, stream, adopt)
+            in_the_way = await self._in_the_way(js, key, binding, others or Others())
+            if in_the_way is not None:
+                return Subscription(in_the_way)
             waiting = await self._unheard(js, key, binding, discards)
             if waiting:
                 return Subscription(_backlog_left(key, waiting))
@@ -180,16 +202,43 @@ class Broker:
         backlog = held.backlog if held else None
         digest = "" if left.kept else digest
         self._held[key] = Held(stream=binding.stream.name, durables=durables, digest=digest, backlog=backlog)
+        if binding.adopts:
+            self._held[key].adopted = await self._adopted(key, binding)
         return self._subscribed(binding, leftovers=bool(left.kept))
 
+    async def _in_the_way(self, js: JetStream, key: Key, binding: Binding, others: Others) -> Problem | None:
+        """Of two Steps that would be one to the stream, the one that has to wait, or never can be."""
+        stream = binding.stream.name
+        for adopter in others.adopters:
+            found = await adoptions.read(js, stream, adopter)
+            if found is not None and any(former.step == key.name for former in found.formers):
+                return _taken_over(key, adopter)
+        if binding.adopts is None:
+            return None
+        known = await adoptions.read(js, stream, key.name)
+        is_done = known is not None and known.is_done
+        return _waits(key, binding.adopts) if not is_done and await others.exists(binding.adopts) else None
+
+    async def _adopted(self, key: Key, binding: Binding) -> str:
+        """What became of the place that the Step was to take over, for its status."""
+        found = await adoptions.read(self._connected(), binding.stream.name, key.name)
+        if found is None or not found.formers:
+            return f"There was no consumer of {binding.adopts} to take over; it has a place of its own."
+        return f"It has taken over the place of {', '.join(former.step for former in found.formers)}."
+
     def _subscribed(self, binding: Binding, *, leftovers: bool = False) -> Subscription:
-        return Subscription(created=self._created.get(binding.stream.name, ""), leftovers=leftovers)
+        held = self._held.get(Key(binding.app, binding.step))
+        adopted = held.adopted if held else ""
+        created = self._created.get(binding.stream.name, "")
+        return Subscription(created=created, leftovers=leftovers, adopted=adopted)
 
     async def _unheard(self, js: JetStream, key: Key, binding: Binding, discards: frozenset[str]) -> dict[str, int]:
         """Events that wait on topics which the Step is to hear no more: those that were there when the topic was taken
         from it, or somebody who goes on sending would keep the Step as it is for ever."""
         edited = self._edited.get(key, {})
         taken = await subscriptions.unheard(js, binding, until=edited)
+        if binding.adopts is not None:
+            taken = {**await subscriptions.unheard(js, binding, until=edited, step=binding.adopts), **taken}
         waiting = {topic: count for topic, count in taken.items() if count}
         given_up = {topic: count for topic, count in waiting.items() if topic in discards}
         for topic, count in given_up.items():
@@ -354,7 +403,10 @@ class Broker:
 
     async def delete_consumer(self, stream: str, durable: str) -> None:
         await admin.delete_consumer(self._connected(), stream, durable)
-        await subscriptions.unwatch(self._connected(), stream, names.step_of_durable(durable))
+        step = names.step_of_durable(durable)
+        await subscriptions.unwatch(self._connected(), stream, step)
+        if durable == names.durable(step):
+            await adoptions.forget(self._connected(), stream, step)
 
     def _connected(self) -> JetStream:
         if self._js is None:
@@ -388,6 +440,22 @@ def _backlog_left(key: Key, waiting: Mapping[str, int]) -> Problem:
         f"{key.name} -n {key.namespace} {names.ANNOTATION_DISCARD_BACKLOG}={','.join(waiting)}"
     )
     return Problem(Reason.BACKLOG_ON_REMOVED_TOPIC, text)
+
+
+def _waits(key: Key, former: str) -> Problem:
+    text = (
+        f"The Step {former}, whose place this one takes over (adoptFrom), is still there. Once it is deleted, this one "
+        f"goes on from its place: kubectl delete step {former} -n {key.namespace}"
+    )
+    return Problem(Reason.ADOPTION_WAITS, text)
+
+
+def _taken_over(key: Key, adopter: str) -> Problem:
+    text = (
+        f"The Step {adopter} has taken over the place of {key.name} (adoptFrom) and handles what was sent to it; give "
+        f"this Step another name, or delete {adopter}"
+    )
+    return Problem(Reason.TAKEN_OVER, text)
 
 
 def _say_removed(stream: str, left: Leftovers) -> Leftovers:

@@ -46,6 +46,8 @@ class Entry:
     key: Key | None
     """The Step that it is or belongs to."""
     packed: bytes
+    adopts: Key | None = None
+    """The Step whose place it takes over."""
 
     def unpack(self) -> Object:
         found: Object = json.loads(zlib.decompress(self.packed))
@@ -73,6 +75,8 @@ class Cache:
         self._children: dict[Key, set[tuple[str, Place]]] = {}
         self._apps: dict[str, dict[str, None]] = {}
         """The names of the Steps of each namespace."""
+        self._adopters: dict[Key, set[str]] = {}
+        """The names of Steps that take over the place of another."""
 
     def step(self, key: Key) -> Object | None:
         found = self._shelves[kinds.STEP.name].objects.get(key)
@@ -91,6 +95,10 @@ class Cache:
 
     def steps_of(self, namespace: str) -> list[Key]:
         return [Key(namespace, name) for name in self._apps.get(namespace, ())]
+
+    def adopters(self, key: Key) -> list[str]:
+        """Steps of its namespace that say that they take over the place of one of this name."""
+        return sorted(self._adopters.get(key, ()))
 
     def app(self, namespace: str) -> Object | None:
         """The App of a namespace."""
@@ -159,7 +167,10 @@ class Cache:
         key = _step_of(kind, found)
         slim = _slim(found) if kind in _OURS else _slim_child(kind, found)
         packed = zlib.compress(json.dumps(slim, separators=(",", ":")).encode(), 1)
-        self._shelves[kind.name].objects[place] = Entry(version, key, packed)
+        adopts = _adopted(found) if kind is kinds.STEP else None
+        self._shelves[kind.name].objects[place] = Entry(version, key, packed, adopts)
+        if adopts is not None:
+            self._adopters.setdefault(adopts, set()).add(place[1])
         if kind is kinds.STEP:
             self._apps.setdefault(place[0], {})[place[1]] = None
         elif kind not in _OURS and key is not None:
@@ -170,6 +181,10 @@ class Cache:
         before = self._shelves[kind.name].objects.pop(place, None)
         if before is None:
             return None
+        if before.adopts is not None:
+            self._adopters[before.adopts].discard(place[1])
+            if not self._adopters[before.adopts]:
+                del self._adopters[before.adopts]
         if kind is kinds.STEP:
             del self._apps[place[0]][place[1]]
             if not self._apps[place[0]]:
@@ -184,6 +199,11 @@ class Cache:
 
 def _place(found: Object) -> Place:
     return found["metadata"]["namespace"], found["metadata"]["name"]
+
+
+def _adopted(found: Object) -> Key | None:
+    name = (found.get("spec") or {}).get("adoptFrom")
+    return Key(found["metadata"]["namespace"], str(name)) if name else None
 
 
 def _version(found: Object) -> int:

@@ -96,8 +96,9 @@ def has_foreign_stream(facts: Facts) -> bool:
 
 
 def is_held_back(facts: Facts) -> bool:
-    """Its workload stays what it is: only the version before can do what waits."""
-    return _subscription_reason(facts) is Reason.BACKLOG_ON_REMOVED_TOPIC
+    """Its workload stays what it is: only the version before, or another Step, can do what waits."""
+    waits = (Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ADOPTION_WAITS, Reason.TAKEN_OVER)
+    return _subscription_reason(facts) in waits
 
 
 def has_no_broker_and_no_workload(facts: Facts) -> bool:

@@ -29,6 +29,7 @@ TO_ACT_UPON = frozenset(
         Reason.APPLY_REFUSED,
         Reason.NAME_TAKEN,
         Reason.BROKER_REFUSED,
+        Reason.TAKEN_OVER,
         Reason.TOO_FEW_SERVERS,
         Reason.APP_STREAM_OWNED,
         Reason.BACKLOG_ON_REMOVED_TOPIC,

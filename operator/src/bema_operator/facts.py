@@ -48,6 +48,8 @@ class Subscription:
     """When the stream was made, RFC 3339; empty with a problem."""
     leftovers: bool = False
     """Whether consumers are left of a time when the Step heard events."""
+    adopted: str = ""
+    """What became of the place that it was to take over; empty where it was to take over none."""
 
 
 @dataclass(frozen=True, slots=True)

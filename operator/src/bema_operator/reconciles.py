@@ -222,15 +222,22 @@ class Reconciler:
         key, binding = seen.subject.key, seen.binding
         if binding is None:
             raise NeverSettled(f"{key}: expected a Binding, found none")
-        subscription = await self._broker.ensure(key, binding, stream=seen.stream, discards=seen.subject.discards)
+        discards, others = seen.subject.discards, self._others(key)
+        subscription = await self._broker.ensure(key, binding, stream=seen.stream, discards=discards, others=others)
         if subscription.problem is not None and subscription.problem.reason is Reason.APP_STREAM_OWNED:
             adopt = await self._adopted(key.namespace)
             subscription = await self._broker.ensure(
-                key, binding, stream=seen.stream, discards=seen.subject.discards, adopt=adopt
+                key, binding, stream=seen.stream, discards=discards, adopt=adopt, others=others
             )
         found = seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, binding))
         await self._note_loss(found)
         return found
+
+    def _others(self, key: Key) -> brokers.Others:
+        async def exists(name: str) -> bool:
+            return await self.step_exists(Key(key.namespace, name))
+
+        return brokers.Others(self._cache.adopters(key), exists)
 
     async def _note_loss(self, seen: Facts) -> None:
         """Said and counted once for each stream, not by every Step."""
@@ -356,7 +363,7 @@ class Reconciler:
         if seen.refused is not None or seen.taken:
             return REFUSED_AGAIN
         if seen.subscription is not None and seen.subscription.problem is not None:
-            is_held_back = seen.subscription.problem.reason is Reason.BACKLOG_ON_REMOVED_TOPIC
+            is_held_back = seen.subscription.problem.reason in (Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ADOPTION_WAITS)
             return BACKLOG_AGAIN if is_held_back else BROKER_AGAIN
         if seen.rollout is not None and not seen.rollout.is_done:
             waited = self._clock() - self._unready.get(seen.subject.key, self._clock())

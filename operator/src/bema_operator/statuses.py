@@ -175,7 +175,7 @@ def _subscription(facts: Facts, lost: str) -> Verdict:
     topics = [topic for event in facts.spec.events for topic in event.topics] if facts.spec else []
     if not topics:
         return _yes(Reason.NO_SUBSCRIPTION, "The Step has no event trigger; its app's stream exists.")
-    return _yes(Reason.SUBSCRIBED, f"The consumer hears {', '.join(topics)}.")
+    return _yes(Reason.SUBSCRIBED, f"The consumer hears {', '.join(topics)}. {found.adopted}".rstrip())
 
 
 def loss(made: str) -> str:
@@ -251,7 +251,9 @@ def _progressing(facts: Facts, workload: Verdict) -> Verdict:
     return Verdict(ConditionStatus.TRUE, Reason.ROLLING_OUT, _counts(rollout) if rollout else workload.message)
 
 
-_BY_ITSELF = frozenset({Reason.BROKER_UNAVAILABLE, Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ROLLING_OUT})
+_BY_ITSELF = frozenset(
+    {Reason.BROKER_UNAVAILABLE, Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ADOPTION_WAITS, Reason.ROLLING_OUT}
+)
 """What passes without anybody's doing."""
 
 _FALLEN = frozenset({Reason.IMAGE_PULL_FAILED, Reason.CRASH_LOOP, Reason.QUOTA_EXCEEDED, Reason.POD_SECURITY_REFUSED})

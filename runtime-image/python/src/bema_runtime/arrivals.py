@@ -16,7 +16,6 @@ from bema_runtime.runs import NOT_HEARD, Delivery, Run, Unit
 def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str) -> Run:
     """The run of a message. `stream_created` tells events without an id from those of a stream before."""
     headers = message.headers
-    binding = unit.binding
     event_id = envelopes.attribute(headers, envelopes.ID) or names.foreign_event(
         stream_created, delivery.sequence, delivery.timestamp
     )
@@ -24,6 +23,7 @@ def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str
     kind = Kind.STATE if _is_change(unit, message, retried=retried) else Kind.EVENT
     topic = _topic(unit, message, retried=retried or kind is Kind.STATE)
     source = headers.get(envelopes.SOURCE, "")
+    step = _name(unit, message, delivery, retried=retried)
     event = envelopes.Event(
         id=event_id,
         topic=topic,
@@ -38,13 +38,14 @@ def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str
         unit=unit,
         kind=kind,
         id=(headers.get(envelopes.RUN) if retried else None)
-        or names.run_of_event(binding.step, source, headers.get(envelopes.EMITTED) or event_id),
+        or names.run_of_event(step, source, headers.get(envelopes.EMITTED) or event_id),
         attempt=_number(headers.get(envelopes.ATTEMPT), 1) if retried else 1,
         trigger=_watching(unit, message) if kind is Kind.STATE else unit.trigger_of(event.topic),
         trace_id=traces.trace_of(event.trace_parent),
         data=message.data,
         event=event,
         delivery=delivery,
+        named=step,
         retried=retried,
         depth=_number(headers.get(envelopes.DEPTH), 0),
     )
@@ -52,6 +53,16 @@ def run_of(unit: Unit, message: Message, delivery: Delivery, stream_created: str
         run.errors = _errors(headers)
         run.ancestor = headers.get(envelopes.ANCESTOR)
     return run
+
+
+def _name(unit: Unit, message: Message, delivery: Delivery, *, retried: bool) -> str:
+    """In which Step's name it is handled: that of a further attempt is in its subject."""
+    binding = unit.binding
+    if binding.adopts is None:
+        return binding.step
+    if retried:
+        return names.retry_of(binding.root, message.subject)[0]
+    return unit.adoption.name_of(delivery.sequence, binding.step)
 
 
 def _is_change(unit: Unit, message: Message, *, retried: bool) -> bool:

@@ -124,7 +124,7 @@ class Commit:
 
 def marker_subject(run: Run) -> str:
     binding = run.unit.binding
-    return names.end(binding.root, binding.step, run.kind, run.id)
+    return names.end(binding.root, run.step, run.kind, run.id)
 
 
 def state_subject(root: str, effect: StateEffect) -> str:
@@ -166,8 +166,8 @@ def retry(run: Run, event: envelopes.Event, *, at: float, attempt: int) -> Outgo
     binding = run.binding
     headers = _history(run, event, attempt)
     headers[SCHEDULE] = f"@at {timestamp(at)}"
-    headers[SCHEDULE_TARGET] = names.retry(binding.root, binding.step, run.id)
-    return Outgoing(names.retry_timer(binding.root, binding.step, run.id), event.data, headers)
+    headers[SCHEDULE_TARGET] = names.retry(binding.root, run.step, run.id)
+    return Outgoing(names.retry_timer(binding.root, run.step, run.id), event.data, headers)
 
 
 def dead_letter(run: Run, event: envelopes.Event, *, reason: str, largest: int) -> Outgoing:

@@ -29,7 +29,7 @@ from bema.ports import admin
 from bema.ports.connections import Connection, Message, publish_command
 from bema.ports.jetstream import JetStream
 from bema.ports.pulls import Pull
-from bema_runtime import arrivals, commits, gatherers, quotas, traces
+from bema_runtime import adoptions, arrivals, commits, gatherers, quotas, traces
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Conflicted, Full, Result
 from bema_runtime.gatherers import Gatherer
@@ -129,6 +129,9 @@ class Engine:
         self._connection.on_reconnect(lambda: self._tasks.spawn(self._look_again()))
         await self._watches.start()
         await self._look_at_stream()
+        for unit in self._units.values():
+            if unit.binding.adopts is not None:
+                unit.adoption = await adoptions.done(self._js, unit.binding)
         await self._quotas.start()
         self._committer.start()
         self._tasks.spawn(self._watch())
@@ -330,7 +333,14 @@ class Engine:
     def _is_simple(self, run: Run, largest: int) -> bool:
         """Whether nobody can have heard of it before, and nothing speaks against it."""
         first = run.delivery is not None and run.delivery.delivered == 1 and not run.retried
-        return first and run.trigger != NOT_HEARD and not run.depth and len(run.data) <= largest
+        # One in another Step's name may have been in the hands of that one
+        return (
+            first
+            and run.step == run.binding.step
+            and run.trigger != NOT_HEARD
+            and not run.depth
+            and len(run.data) <= largest
+        )
 
     async def _in_turn(self, run: Run, turns: Turns) -> None:
         """An ordered run, once the Step has a place for it."""
@@ -402,7 +412,7 @@ class Engine:
         self._settler.give_up(run, "NotHeard", {"type": "NotHeard", "message": text})
 
     async def _has_moved_on(self, run: Run) -> bool:
-        root, step = run.binding.root, run.binding.step
+        root, step = run.binding.root, run.step
         subjects = (
             commits.marker_subject(run),
             names.retry_timer(root, step, run.id),

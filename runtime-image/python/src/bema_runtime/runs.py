@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bema.contract import frames, names
+from bema.contract.adoptions import Adoption
 from bema.contract.bindings import Binding
 from bema.contract.envelopes import Event
 from bema.contract.triggers import Kind
@@ -17,6 +18,9 @@ from bema_runtime.turns import Turns
 
 NOT_HEARD = -1
 """In place of a trigger: the Step has none for this, as this process knows it."""
+
+
+_NOTHING = Adoption()
 
 
 @dataclass(eq=False, slots=True)
@@ -39,6 +43,8 @@ class Unit:
     """The partition that it stands for, where events are heard in order."""
     told: set[str] = field(default_factory=set)
     """The watched groups of the state that it was seen to write to: that adds events, too."""
+    adoption: Adoption = _NOTHING
+    """Whose place the Step has taken over, as the stream says."""
     turns: Turns | None = None
     """When its runs may execute; None where they may at once, and a later attempt is a message of its own."""
 
@@ -49,7 +55,7 @@ class Unit:
             binding,
             metrics,
             topics,
-            names.retry_prefix(binding.root, binding.step),
+            names.retries(binding.root)[:-1],
             f"{names.changes(binding.root)[:-1]}",
         )
         metrics.in_flight = lambda: unit.in_flight
@@ -99,6 +105,8 @@ class Run:
     data: bytes
     event: Event | None = None
     delivery: Delivery | None = None
+    named: str = ""
+    """The Step in whose name it is, which may be the one whose place its own has taken over; empty for its own."""
     retried: bool = False
     """Whether it came as a scheduled attempt, not as the event itself."""
     depth: int = 0
@@ -153,6 +161,11 @@ class Run:
         alone = self.retried or self.unit.partition is not None
         sequence = self.delivery.sequence if alone and self.delivery else 0
         return names.durable(self.unit.binding.step, self.unit.partition), self.id, sequence
+
+    @property
+    def step(self) -> str:
+        """The Step in whose name it is: of its marker and its further attempts."""
+        return self.named or self.unit.binding.step
 
     @property
     def binding(self) -> Binding:

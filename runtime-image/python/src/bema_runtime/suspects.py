@@ -32,7 +32,7 @@ class Suspects:
         await self._turn.acquire()
         self._current = run
         try:
-            return await self._note(names.suspect(run.binding.root, run.binding.step, run.id))
+            return await self._note(names.suspect(run.binding.root, run.step, run.id))
         except BaseException:
             self.left(run)
             raise

@@ -76,6 +76,7 @@ class Findings:
 def examine(discovery: Discovery) -> Findings:
     """Everything that the Steps of one folder are asked, wherever they run."""
     more = [problem for found in discovery.steps for problem in _alone(found)]
+    more += _adoptions(discovery.steps)
     amiss = apps.not_supported(discovery.app.app()) if discovery.app else []
     more += [Problem(file=apps.FILE, message=sentence) for sentence in amiss]
     return _findings(discovery.steps, [*discovery.problems, *more, *_routes(discovery.steps)], discovery.app)
@@ -148,6 +149,16 @@ def _routes(found: Iterable[Found]) -> Iterator[Problem]:
         for endpoint in same:
             message = f"{endpoint.method} {endpoint.path}: expected one Step to answer it, found {who}"
             yield Problem(file=endpoint.file, message=message, step_file=endpoint.file)
+
+
+def _adoptions(found: Sequence[Found]) -> Iterator[Problem]:
+    """Steps that take over the place of one that is there."""
+    files = {step.name: step.file for step in found}
+    for step in found:
+        former = step.step().spec.adopt_from
+        if former in files:
+            message = f"adoptFrom: expected that the Step {former!r} is gone, found it in {files[former]}"
+            yield Problem(file=step.file, message=message, step_file=step.file)
 
 
 def _topics(found: Iterable[Found]) -> Iterator[str]:

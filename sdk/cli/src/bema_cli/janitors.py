@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 from bema.contract import errors, names, retentions
 from bema.contract.retentions import Level
-from bema.ports import admin, subscriptions
+from bema.ports import admin, adoptions, subscriptions
 from bema.ports.janitors import Janitor, Report
 from bema.ports.jetstream import JetStream
 from bema_cli import events
@@ -78,7 +78,10 @@ class Cleaner:
         notes = []
         for durable in [each for each, since in self._gone.items() if now - since >= GONE_SECONDS]:
             await admin.delete_consumer(self._js, self._stream, durable)
-            await subscriptions.unwatch(self._js, self._stream, names.step_of_durable(durable))
+            step = names.step_of_durable(durable)
+            await subscriptions.unwatch(self._js, self._stream, step)
+            if durable == names.durable(step):
+                await adoptions.forget(self._js, self._stream, step)
             held = orphans[durable].backlog
             notes.append(events.Note(f"removed the consumer of {durable}, which is gone; it still held {held} events"))
         return notes

@@ -204,6 +204,8 @@ class Binding(Model):
     """None for a Step that hears no events."""
     ordered: Partitions | None = None
     """None for a Step without ordered triggers."""
+    adopts: str | None = None
+    """The Step whose place this one takes over. Which events are handled in its name, the stream says."""
     broker: Broker
     http: Listen | None = None
     """None for a Step without api triggers."""
@@ -276,6 +278,7 @@ def bind(step: Step, owner: Owner, installation: Installation) -> Binding:
         stream=app_stream(owner, installation),
         consumer=_consumer(step, owner, root) if spec.events or spec.states else None,
         ordered=_partitions(step, owner, root) if _hears_in_order(spec) else None,
+        adopts=spec.adopt_from,
         broker=installation.broker,
         http=installation.http if spec.apis else None,
         health=installation.health,

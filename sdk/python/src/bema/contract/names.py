@@ -324,6 +324,11 @@ def watch(root: str, step: str = "*") -> str:
     return meta(root, f"watch.{step}")
 
 
+def adoption(root: str, step: str) -> str:
+    """Whose place a Step has taken over."""
+    return meta(root, f"adopted.{step}")
+
+
 def suspect(root: str, step: str, run: str) -> str:
     """How often a run that may end its process was executed by itself."""
     return meta(root, f"suspect.{step}.{run}")

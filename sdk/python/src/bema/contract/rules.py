@@ -102,6 +102,12 @@ STEP: tuple[Rule, ...] = (
         steps.API_NAME_MESSAGE,
         field=".metadata.name",
     ),
+    Rule(
+        "!has(self.spec.adoptFrom) || self.spec.adoptFrom != self.metadata.name && "
+        + _matches("self.spec.adoptFrom", "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
+        steps.ADOPTED_NAME,
+        field=".spec.adoptFrom",
+    ),
 )
 """Rules about a Step as a whole."""
 
@@ -254,6 +260,19 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "!has(self.restartOn) || has(self.triggers) && self.triggers.exists(trigger, !has(trigger.cron))",
             steps.RESTART_ON,
             field=".restartOn",
+        ),
+        Rule(
+            f"!has(self.adoptFrom) || {_HEARS.format('self')}",
+            steps.ADOPTS,
+            field=".adoptFrom",
+        ),
+        Rule(
+            "(has(self.adoptFrom) == has(oldSelf.adoptFrom) && "
+            "(!has(self.adoptFrom) || self.adoptFrom == oldSelf.adoptFrom)) || "
+            f"!({_HEARS.format('oldSelf')} && {_HEARS.format('self')})",
+            "adoptFrom says where a new Step begins and cannot change afterwards; give the Step another name",
+            field=".adoptFrom",
+            reason="FieldValueForbidden",
         ),
         Rule(
             _matches("self.deliverFrom", steps.DELIVER_FROM_PATTERN),

@@ -150,6 +150,8 @@ def _check_deliver_from(value: str) -> str:
 
 IN_FLIGHT = "expected maxInFlight to be at least the size of a batch, or none would ever fill"
 ONE_GROUP = "expected each state group in one trigger"
+ADOPTS = "expected adoptFrom with event or state triggers, because a place in the stream is what is taken over"
+ADOPTED_NAME = "expected the name of another Step such as charge-payment"
 RESTART_ON = (
     "expected restartOn with pods that run all the time (api, event or state triggers), because a schedule's Job reads "
     "its ConfigMaps as it starts"
@@ -203,7 +205,7 @@ class StepSpec(Model):
     ] = "Creation"
     """First event of a new Step: since its Creation, from the Beginning, from Now on, or since a time (RFC 3339)."""
     adopt_from: Annotated[str, Field(max_length=names.MAX_STEP_NAME)] | None = None
-    """Name of the Step whose position this one takes over. Not acted on by this version."""
+    """Name of the Step, gone by now, whose place in the stream this one takes over: it was renamed."""
     deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
     """What happens to the backlog of a deleted Step. Only Delete is acted on by this version."""
     suspend: bool = False
@@ -248,6 +250,8 @@ class StepSpec(Model):
         twice = sorted({group for group in groups if groups.count(group) > 1})
         if twice:
             raise ValueError(f"{ONE_GROUP}, found {', '.join(map(repr, twice))} in several")
+        if self.adopt_from is not None and not (self.events or self.states):
+            raise ValueError(f"{ADOPTS}, found none")
         if self.restart_on is not None and all(trigger.cron for trigger in self.triggers):
             raise ValueError(f"{RESTART_ON}, found {'only a schedule' if self.triggers else 'a noop'}")
         largest = max((event.batch.size for event in self.events if event.batch), default=0)
@@ -310,6 +314,13 @@ class Step(Model):
         return value
 
     @model_validator(mode="after")
+    def _adopts_another(self) -> Step:
+        former = self.spec.adopt_from
+        if former is not None and (former == self.name or not names.is_label(former, limit=names.MAX_STEP_NAME)):
+            raise ValueError(f"adoptFrom: {ADOPTED_NAME}, found {former!r}")
+        return self
+
+    @model_validator(mode="after")
     def _is_service_name(self) -> Step:
         if self.spec.apis and not self.name[0].isalpha():
             raise ValueError(f"{API_NAME_MESSAGE}, found {self.name!r}")
@@ -342,8 +353,6 @@ def _unsupported(spec: StepSpec) -> Iterator[str]:
     for field, default in (("engine", Engine.NATIVE), ("target_drain_seconds", 60), ("idle_seconds", 300)):
         if getattr(spec.scaling, field) != default:
             yield f"scaling.{_camel(field)} {later}; leave it out"
-    if spec.adopt_from is not None:
-        yield f"adoptFrom {later}"
     if spec.deletion_policy is not DeletionPolicy.DELETE:
         yield f"deletionPolicy: {spec.deletion_policy} {later}; use Delete"
     if spec.capture is not None:

@@ -182,7 +182,7 @@ def _token(stored: Stored) -> str | None:
 async def redrivable(js: JetStream, place: Place, letter: DeadLetter, *, data: bytes | None = None) -> bytes:
     """The data with which a redrive would run. Raises `NotRedrivable`, `PayloadInvalid` or `PayloadTooLarge`."""
     letters.check_kind(letter)
-    if not await admin.consumer_exists(js, place.stream, names.durable(letter.step)):
+    if not await _is_heard(js, place, letter.step):
         raise errors.NotRedrivable(
             f"run {letter.run}: expected a consumer of Step {letter.step!r}, found none, so nobody would hear it; "
             "start the Step, or discard the dead letter"
@@ -191,6 +191,14 @@ async def redrivable(js: JetStream, place: Place, letter: DeadLetter, *, data: b
         letters.check_data(data)
         return data
     return letter.data if letter.omitted is None else await _original(js, place, letter, letter.omitted)
+
+
+async def _is_heard(js: JetStream, place: Place, step: str) -> bool:
+    """Whether attempts in a Step's name are heard: by itself, or by one that has taken over its place."""
+    if await admin.consumer_exists(js, place.stream, names.durable(step)):
+        return True
+    wanted = names.retry_filter(place.root, step)
+    return any(wanted in state.filters for state in (await admin.consumer_states(js, place.stream)).values())
 
 
 async def _original(js: JetStream, place: Place, letter: DeadLetter, sequence: int) -> bytes:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bema.contract import names
+from bema.contract.adoptions import Adoption
 from bema.contract.bindings import Binding, Consumer
-from bema.ports import admin
+from bema.ports import admin, adoptions
 from bema.ports.admin import ConsumerState
 from bema.ports.jetstream import ROLLUP, JetStream, Outgoing
 
@@ -36,14 +37,19 @@ async def ensure(js: JetStream, binding: Binding) -> Leftovers:
     stream, main = binding.stream.name, binding.consumer
     if main is None:
         return await let_go(js, stream, binding.step)
+    adoption, starts = await adoptions.begin(js, binding, binding.adopts) if binding.adopts else (Adoption(), {})
+    main = adoptions.heard(binding, main, adoption)
     if binding.ordered is not None:
         start = await _start_of_moved(js, binding, main)
         for consumer in binding.ordered.consumers:
-            await _ensure_from(js, stream, consumer, start)
-    await admin.ensure_consumer(js, stream, main)
+            await _ensure_from(js, stream, consumer, starts.get(consumer.durable, start))
+    await admin.ensure_consumer(js, stream, main, start=starts.get(main.durable))
     await _watch(js, binding)
     if binding.ordered is None:
         await _take_back(js, binding, main)
+    if binding.adopts and not adoption.is_done:
+        await adoptions.finish(js, binding, binding.adopts, adoption)
+        await unwatch(js, stream, binding.adopts)
     return Leftovers()
 
 
@@ -70,18 +76,18 @@ async def _start_of_moved(js: JetStream, binding: Binding, main: Consumer) -> in
     if moved:
         return _floor(found, last)
     # A topic that a Step hears from today on begins today, in order or not
-    return None if await _of_partitions(js, binding) else last + 1
+    return None if await _of_partitions(js, binding, binding.step) else last + 1
 
 
-def _partitions(binding: Binding) -> list[str]:
-    """The names of its partitions' consumers, whether it has them or not."""
-    return [names.durable(binding.step, partition) for partition in range(binding.partitions)]
+def _partitions(binding: Binding, step: str) -> list[str]:
+    """The names of a Step's partitions' consumers, whether it has them or not."""
+    return [names.durable(step, partition) for partition in range(binding.partitions)]
 
 
-async def _of_partitions(js: JetStream, binding: Binding) -> list[Any]:
-    """What the server says of the consumers of its partitions. The first one is made first and leaves last: most Steps
-    have none, and cost one question."""
-    stream, (first, *others) = binding.stream.name, _partitions(binding)
+async def _of_partitions(js: JetStream, binding: Binding, step: str) -> list[Any]:
+    """What the server says of the consumers of a Step's partitions. The first one is made first and leaves last: most
+    Steps have none, and cost one question."""
+    stream, (first, *others) = binding.stream.name, _partitions(binding, step)
     found = await admin.consumer_info(js, stream, first)
     if found is None:
         return []
@@ -96,10 +102,10 @@ async def _take_back(js: JetStream, binding: Binding, main: Consumer) -> None:
     if not await admin.consumer_exists(js, stream, names.durable(binding.step, 0)):
         return
     last = await admin.last_sequence(js, stream)
-    infos = await _of_partitions(js, binding)
+    infos = await _of_partitions(js, binding, binding.step)
     waiting = [_floor(info, last) for info in infos if info["num_pending"] + info["num_ack_pending"]]
     await _ensure_from(js, stream, main, min(waiting, default=None))
-    for durable in reversed(_partitions(binding)):
+    for durable in reversed(_partitions(binding, binding.step)):
         await admin.delete_consumer(js, stream, durable)
 
 
@@ -117,8 +123,7 @@ async def _ensure_from(js: JetStream, stream: str, consumer: Consumer, start: in
 def _floor(info: Mapping[str, Any], last: int) -> int:
     """The first sequence that a consumer has not finished. `last` is the stream's, read before: the floor of a
     consumer that is idle stays behind."""
-    idle = info["num_pending"] + info["num_ack_pending"] == 0
-    return (last if idle else int(info["ack_floor"]["stream_seq"])) + 1
+    return adoptions.floor_of(info, last)
 
 
 async def let_go(js: JetStream, stream: str, step: str) -> Leftovers:
@@ -151,14 +156,18 @@ async def _of_step(js: JetStream, stream: str, step: str) -> dict[str, ConsumerS
     return {durable: state for durable, state in states.items() if admin.step_of(state) == step}
 
 
-async def unheard(js: JetStream, binding: Binding, *, until: Mapping[str, int]) -> dict[str, int]:
+async def unheard(
+    js: JetStream, binding: Binding, *, until: Mapping[str, int], step: str | None = None
+) -> dict[str, int]:
     """Topics that the Step's consumers hear and the Step is to hear no more, with how many events wait on each; on a
-    topic in `until` only those up to its sequence. Asks for the Step's own consumers: an app may have a thousand."""
+    topic in `until` only those up to its sequence. Asks for the Step's own consumers: an app may have a thousand.
+    `step`: another one, whose events it is to have."""
+    step = step or binding.step
     stream, root = binding.stream.name, binding.root
     heard = {topic for event in binding.events for topic in event.topics}
     found: dict[str, int] = {}
-    main = await admin.consumer_info(js, stream, names.durable(binding.step))
-    for info in [*([main] if main is not None else []), *await _of_partitions(js, binding)]:
+    main = await admin.consumer_info(js, stream, names.durable(step))
+    for info in [*([main] if main is not None else []), *await _of_partitions(js, binding, step)]:
         for subject in admin.filters(info["config"]):
             if not subject.startswith(names.events(root)[:-1]) or (topic := names.topic_of(root, subject)) in heard:
                 continue
