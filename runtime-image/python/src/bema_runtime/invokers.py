@@ -5,33 +5,34 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import threading
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import uvloop
 
 from bema import authoring, handlers
 from bema.contract import errors, triggers
 from bema.contract.bindings import Binding, BoundApi, BoundCron, BoundEvent, BoundState
 from bema.contract.frames import Cancel, End, Failure, Invoke, ItemEnd, Outcome, Peer
 from bema.contract.triggers import Kind, Method
-from bema_runtime import changes, conditions, payloads, responses
+from bema_runtime import changes, conditions, loops, payloads, responses
 from bema_runtime.buffers import Buffer
 from bema_runtime.conditions import Condition
 from bema_runtime.contexts import AsyncContext, SyncContext
 from bema_runtime.handfuls import Batch
+from bema_runtime.loops import HandlerLoop
 from bema_runtime.mailboxes import Mailbox
 
 log = logging.getLogger(__name__)
 
 MAX_THREADS = 256
+EXIT_STUCK = 70
+"""Of a process whose handlers cannot be brought to an end."""
 Bound = BoundEvent | BoundApi | BoundCron | BoundState
 _OWN_FILES = (str(Path(__file__).parent), futures.__path__[0])
 
@@ -55,11 +56,24 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Execution:
+    invoke: Invoke
     entry: _Entry
     buffer: Buffer
     task: asyncio.Task[None] | None = None
     begun: bool = False
     cancelled: str | None = None
+    left: list[asyncio.Task[Any]] = field(default_factory=list)
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        invoke = self.invoke
+        return {
+            "app": self.entry.binding.app,
+            "step": invoke.step,
+            "run": invoke.run,
+            "attempt": invoke.attempt,
+            "trace": invoke.trace_id,
+        }
 
 
 class PythonInvoker:
@@ -69,16 +83,12 @@ class PythonInvoker:
         self._bindings = bindings
         self._entries: dict[str, _Entry] = {}
         self._executions: dict[int, _Execution] = {}
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="handlers", daemon=True)
+        self._serving = HandlerLoop(_give_up)
+        self._loop = self._serving.loop
         self._pool = ThreadPoolExecutor(_pool_size(bindings), thread_name_prefix="handler")
         self._begin: Mailbox[Invoke] = Mailbox(self._loop, self._start_all)
         self._ends: list[End] = []
         self._peer: Peer
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -89,7 +99,7 @@ class PythonInvoker:
         """Load every handler. Raises `StepInvalid`."""
         self._peer = peer
         self._entries = {binding.step: _load(binding) for binding in self._bindings}
-        self._thread.start()
+        self._serving.start()
 
     def invoke(self, invocations: Sequence[Invoke]) -> None:
         self._begin.put_all(list(invocations))
@@ -98,17 +108,16 @@ class PythonInvoker:
         self._loop.call_soon_threadsafe(self._cancel, cancel)
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
+        self._serving.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _start_all(self, invocations: list[Invoke]) -> None:
         for invoke in invocations:
             entry = self._entries[invoke.step]
             buffer = _buffer(entry, invoke)
-            execution = _Execution(entry, buffer)
+            execution = _Execution(invoke, entry, buffer)
             self._executions[invoke.id] = execution
-            execution.task = self._loop.create_task(self._execute(invoke, execution))
+            execution.task = asyncio.Task(self._execute(invoke, execution), loop=self._loop)
 
     def _cancel(self, cancel: Cancel) -> None:
         execution = self._executions.get(cancel.invocation)
@@ -124,6 +133,7 @@ class PythonInvoker:
     async def _execute(self, invoke: Invoke, execution: _Execution) -> None:
         end = End(invoke.id, Outcome.OK)
         execution.begun = True
+        loops.own(execution)
         try:
             if execution.cancelled is None:
                 await self._run(invoke, execution, end)
@@ -157,6 +167,7 @@ class PythonInvoker:
             result = await entry.function(*arguments)
         else:
             result = await self._in_pool(entry.function, *arguments)
+        loops.check_left(execution)
         if batch is not None:
             end.items = batch.ends(failure_of)
         if result is not None:
@@ -219,6 +230,11 @@ class PythonInvoker:
     def _flush(self) -> None:
         ends, self._ends = self._ends, []
         self._peer.ended(ends)
+
+
+def _give_up() -> None:
+    """Leave at once, so that the events in hand are delivered to somebody else."""
+    os._exit(EXIT_STUCK)
 
 
 def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
