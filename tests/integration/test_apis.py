@@ -12,6 +12,9 @@ from bema import HttpError, Request, Response
 class Order(BaseModel):
     id: str
     quantity: int = Field(gt=0)
+class Missing(HttpError):
+    def __init__(self, what):
+        self.status, self.detail = 404, f"no {what}"
 config = {
     "triggers": [
         {"api": {"method": "POST", "path": "/orders", "body": Order, "maxBodyBytes": "1Ki"}},
@@ -24,6 +27,8 @@ async def handler(request: Request, ctx):
     if ctx.trigger.index == 1:
         if request.path_params["id"] == "teapot":
             raise HttpError(418, "short and stout")
+        if request.path_params["id"] == "missing":
+            raise Missing("order")
         if request.path_params["id"] == "crash":
             await ctx.state.set("orders", "crash", 1)
             raise RuntimeError("secret")
@@ -78,6 +83,8 @@ async def test_errors_of_handlers_tell_what_they_may_and_commit_nothing(start_ap
     app = await start_app({"steps/orders_step.py": ORDERS})
     status, body, _ = app.request("GET", "/orders/teapot")
     assert (status, body["title"]) == (418, "short and stout")
+    status, body, _ = app.request("GET", "/orders/missing")
+    assert (status, body["title"]) == (404, "no order"), "also of a class that does without its parent's __init__"
     status, body, _ = app.request("GET", "/orders/crash")
     assert status == 500
     assert "secret" not in json.dumps(body)

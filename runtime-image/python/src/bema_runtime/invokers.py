@@ -389,27 +389,45 @@ def _invalid(error: payloads.InputInvalid) -> Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What the engine needs to know of an exception."""
-    if isinstance(error, errors.HttpError):
-        return _http_failure(error)
+    """What the engine needs to know of an exception. Raises nothing, whatever its class does: an execution whose
+    failure cannot be told would have no end."""
+    try:
+        return _failure_of(error)
+    except BaseException:
+        log.exception("What a handler raised cannot be read")
+        return Failure(type(error).__name__, "(what it says cannot be read)", traceback=_traceback(error))
+
+
+def _failure_of(error: BaseException) -> Failure:
+    try:
+        if isinstance(error, errors.HttpError):
+            return _http_failure(error)
+        retry_after = _retry_after(error) if isinstance(error, errors.RetryAfter) else None
+    except errors.EffectRefused as wrong:
+        wrong.__cause__ = error
+        return _failure_of(wrong)
     return Failure(
         type(error).__name__,
         _text(error),
         traceback=_traceback(error),
         retryable=not isinstance(error, errors.NonRetryable),
-        retry_after=error.seconds if isinstance(error, errors.RetryAfter) else None,
+        retry_after=retry_after,
         http_status=409 if isinstance(error, errors.RevisionConflict) else None,
     )
 
 
 def _http_failure(error: errors.HttpError) -> Failure:
-    """The answer that a handler raised, or why it is none."""
-    try:
-        status = responses.check_status(error.status, lowest=400)
-        headers = dict(responses.header_pairs(error.headers))
-    except errors.PayloadInvalid as wrong:
-        return failure_of(wrong)
-    return Failure("HttpError", _unicode(str(error.detail)), http_status=status, http_headers=headers)
+    """The answer that a handler raised. Raises `PayloadInvalid` where it is none. A subclass may have done without its
+    parent's `__init__`."""
+    status = responses.check_status(getattr(error, "status", None), lowest=400)
+    headers = dict(responses.header_pairs(getattr(error, "headers", None) or {}))
+    detail = str(getattr(error, "detail", None) or f"HTTP {status}")
+    return Failure("HttpError", _unicode(detail), http_status=status, http_headers=headers)
+
+
+def _retry_after(error: errors.RetryAfter) -> float:
+    """Raises `TimeInvalid`, as above."""
+    return errors.check_seconds(getattr(error, "seconds", None), what=type(error).__name__)
 
 
 def _traceback(error: BaseException) -> str:
@@ -420,14 +438,14 @@ def _traceback(error: BaseException) -> str:
             first = first.tb_next
         lines = traceback.format_exception(type(error), error, first or error.__traceback__)
         return _unicode("".join(lines).rstrip())
-    except Exception:  # noqa: BLE001 - so is what it is made from
+    except BaseException:  # noqa: BLE001 - so is what it is made from
         return ""
 
 
 def _text(error: BaseException) -> str:
     try:
         return _unicode(str(error))
-    except Exception:  # noqa: BLE001 - the `__str__` is user code too
+    except BaseException:  # noqa: BLE001 - the `__str__` is user code too
         return "(its text cannot be made)"
 
 

@@ -33,6 +33,8 @@ BemaError
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class BemaError(Exception):
     """The root of Bema's errors."""
@@ -71,10 +73,16 @@ class RetryAfter(HandlerError):
     `TimeInvalid` for what is no time from 0 on."""
 
     def __init__(self, seconds: float, reason: str = "") -> None:
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-            raise TimeInvalid(f"RetryAfter: expected seconds from 0 on, found {seconds!r}")
+        check_seconds(seconds, what="RetryAfter")
         super().__init__(reason or f"retry after {seconds:g} s")
         self.seconds = seconds
+
+
+def check_seconds(seconds: Any, *, what: str) -> float:
+    """Raises `TimeInvalid` that names `what` for what is no time from 0 on."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        raise TimeInvalid(f"{what}: expected seconds from 0 on, found {seconds!r}")
+    return seconds
 
 
 class HttpError(HandlerError):
