@@ -567,3 +567,35 @@ async def test_an_attempt_of_a_kind_that_the_step_is_not_started_by_is_a_dead_le
     assert letter.headers["Bema-Reason"] == "NotHeard"
     assert "expected a Step with a trigger for this change of the state, found none" in letter.headers["Bema-Errors"]
     await app.wait_idle()
+
+
+CHANGED_LATER = """
+import threading
+from bema import operations
+from pydantic import BaseModel, field_serializer
+config = {"triggers": [{"event": {"topics": ["do"]}}]}
+class Told(BaseModel):
+    x: int = 0
+    @field_serializer("x")
+    def write(self, value):
+        print("WRITTEN BY", threading.current_thread().name, flush=True)
+        return value
+async def handler(data, ctx):
+    line = {}
+    for number in range(3):
+        line["n"] = number
+        await ctx.state.append("g", "lines", line)
+        await ctx.state.update("g", "set", operations.set("a", line))
+    line["n"] = 99
+    await ctx.state.append("g", "told", Told())
+"""
+
+
+async def test_a_change_is_committed_as_it_was_asked_for_whatever_becomes_of_the_value(start_app) -> None:
+    app = await start_app({"steps/later_step.py": CHANGED_LATER})
+    await app.emit("do", 1)
+    await app.wait_state("g", "lines", [{"n": 0}, {"n": 1}, {"n": 2}])
+    assert await app.state("g", "set") == {"a": {"n": 2}}
+    assert await app.state("g", "told") == [{"x": 0}]
+    written = [line for line in app.worker.output.splitlines() if line.startswith("WRITTEN BY")]
+    assert written == ["WRITTEN BY handlers"], "user code has no business on the engine's thread"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
+from pydantic import BaseModel, field_serializer
 
 from bema.contract import errors, operations
 from bema.contract.effects import DeleteState, EmitEvent, SetState, UpdateState
@@ -112,6 +114,44 @@ def test_reads_see_the_runs_own_writes(calls: list[Callable[[Buffer], Any]], kno
 def test_what_only_the_broker_knows_is_unknown(calls: list[Callable[[Buffer], Any]]) -> None:
     buffer = _asked(*calls)
     assert buffer.is_unknown(buffer.known(K))
+
+
+class Told(BaseModel):
+    x: int = 0
+    written: ClassVar[list[str]] = []
+
+    @field_serializer("x")
+    def _write(self, value: int) -> int:
+        Told.written.append(threading.current_thread().name)
+        return value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda value: operations.append(value), id="append"),
+        pytest.param(lambda value: operations.set("a", value), id="set"),
+        pytest.param(lambda value: operations.merge(value), id="merge"),
+    ],
+)
+@pytest.mark.parametrize("before", [[], [reads(None)]], ids=["blind", "after a read"])
+def test_a_change_is_what_it_was_when_it_was_asked_for(
+    before: list[Callable[[Buffer], Any]], change: Callable[[Any], operations.Operation]
+) -> None:
+    value = {"n": 0, "of": {"m": 0}}
+    expected = operations.apply(None, [change({"n": 0, "of": {"m": 0}})])
+    buffer = _asked(*before, updates(change(value)))
+    value["n"] = value["of"]["m"] = 99  # type: ignore[index]
+    assert orjson.loads(buffer.has_read(K, Entry(None)) or b"") == expected
+
+
+def test_a_blind_change_holds_plain_json_so_that_nobody_writes_it_again() -> None:
+    Told.written.clear()
+    buffer = _asked(updates(operations.append(Told()), operations.set("s", {"a"}), operations.merge({"m": Told()})))
+    assert list(buffer.effects()) == [
+        UpdateState(*K, (operations.append({"x": 0}), operations.set("s", ["a"]), operations.merge({"m": {"x": 0}})))
+    ]
+    assert Told.written == [threading.current_thread().name] * 2
 
 
 def test_two_reads_at_once_see_the_same() -> None:

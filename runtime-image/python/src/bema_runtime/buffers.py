@@ -20,6 +20,7 @@ from bema_runtime.outboxes import PLAIN, Check, Emission, Outbox, Room
 Key = tuple[str, str]
 _UNKNOWN: Any = object()
 _NO_LOCK: AbstractContextManager[Any] = contextlib.nullcontext()
+_ATOMS = frozenset({bool, int, float, str, type(None)})
 
 
 class Entry(NamedTuple):
@@ -108,15 +109,19 @@ class Buffer:
         """Blind where the run has not read the key; else applied here, to what it read."""
         names.state("", *key)
         what = f"state {key[0]}/{key[1]}"
-        size = sum(len(payloads.dumps(change.value, what=what, limit=self._limits.payload_bytes)) for change in changes)
+        plain, size = [], 0
+        for change in changes:
+            data = payloads.dumps(change.value, what=what, limit=self._limits.payload_bytes)
+            plain.append(_as_of_now(change, data))
+            size += len(data)
         with self._lock:
             known = self.known(key)
             if not self.is_unknown(known):
-                self._change(key, known, changes)
+                self._change(key, known, plain)
                 return
             before = self._writes.get(key)
             earlier = before.operations if isinstance(before, UpdateState) else ()
-            self._write(UpdateState(*key, (*earlier, *changes)), self._sizes.get(key, 0) + size)
+            self._write(UpdateState(*key, (*earlier, *plain)), self._sizes.get(key, 0) + size)
 
     def _change(self, key: Key, value: bytes | None, changes: Sequence[operations.Operation]) -> None:
         """A changed value keeps the time after which, or at which, it goes away."""
@@ -194,6 +199,14 @@ class Buffer:
                 case UpdateState(key=key, operations=changes):
                     values[key] = operations.apply(values.get(key), changes)
         return values
+
+
+def _as_of_now(change: operations.Operation, data: bytes) -> operations.Operation:
+    """A change with its value as plain JSON: what the handler does to the value afterwards, and how a type of its own
+    is written, is no part of it any more."""
+    if type(change.value) in _ATOMS:
+        return change
+    return operations.Operation(change.operator, change.path, orjson.loads(data))
 
 
 def _lifetime(what: str, ttl: float) -> float:
