@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from tests.support import waits
 
@@ -115,6 +116,30 @@ async def test_a_request_that_takes_too_long_is_a_504_and_commits_nothing(start_
         return app.request("POST", "/slow")[0] == 504
 
     await waits.until(free, "the place of the cancelled request")
+
+
+BEATING = """
+import asyncio
+config = {"triggers": [{"api": {"method": "POST", "path": "/beat"}}], "timeoutSeconds": 1}
+async def handler(request, ctx):
+    for _ in range(3):
+        await asyncio.sleep(0.6)
+        await ctx.heartbeat()
+    await asyncio.sleep(request.body)
+    await ctx.state.set("beat", "slept", request.body)
+    return {"slept": request.body}
+"""
+
+
+async def test_the_time_of_a_request_starts_anew_with_each_heartbeat(start_app) -> None:
+    app = await start_app({"steps/beat_step.py": BEATING})
+    assert app.request("POST", "/beat", 0.1)[:2] == (200, {"slept": 0.1})
+    assert await app.state("beat", "slept") == 0.1
+    began = time.monotonic()
+    status, body, _ = app.request("POST", "/beat", 15)
+    assert (status, body["title"]) == (504, "Timeout")
+    assert 2.5 < time.monotonic() - began < 10
+    assert await app.state("beat", "slept") == 0.1
 
 
 HOT = """

@@ -556,7 +556,7 @@ class Engine:
                     own, gone = call.params.get("own") or (), call.params.get("gone") or {}
                     return Reply(call.id, result=await self._reader.groups(run, own, gone))
                 case "heartbeat":
-                    run.deadline = time.monotonic() + run.timeout
+                    run.prolong()
                     return Reply(call.id, result=time.time() + run.timeout)
                 case method:
                     return Reply(call.id, error=f"unknown method {method!r}")
