@@ -97,6 +97,42 @@ async def test_errors_of_handlers_tell_what_they_may_and_commit_nothing(start_ap
     assert metrics['bema_runs_total{app="shop",kind="api",outcome="failed",step="orders"}'] == 1
 
 
+ALIASES = """
+from bema import Request
+from pydantic import BaseModel, Field
+class Order(BaseModel):
+    order_id: str = Field(alias="orderId")
+    amount: float = 0
+config = {"triggers": [{"api": {"method": "POST", "path": "/orders"}}],
+          "emits": ["plain", {"topic": "checked", "schema": Order}]}
+async def handler(request: Request[Order], ctx):
+    await ctx.state.set("orders", "last", request.body)
+    await ctx.state.append("orders", "all", request.body)
+    await ctx.emit("plain", request.body)
+    await ctx.emit("checked", request.body)
+    return request.body
+"""
+HEARS = """
+from pydantic import BaseModel, Field
+class Order(BaseModel):
+    order_id: str = Field(alias="orderId")
+config = {"triggers": [{"event": {"topics": ["plain", "checked"]}}]}
+async def handler(order: Order, ctx):
+    await ctx.state.set("heard", ctx.trigger.topic, order.order_id)
+"""
+
+
+async def test_a_model_with_aliases_goes_out_as_its_schema_says_and_comes_in_again(start_app) -> None:
+    app = await start_app({"steps/orders_step.py": ALIASES, "steps/hears_step.py": HEARS})
+    order = {"orderId": "7", "amount": 1.5}
+    assert app.request("POST", "/orders", order)[:2] == (200, order)
+    assert await app.state("orders", "last") == order
+    assert await app.state("orders", "all") == [order]
+    for topic in ("plain", "checked"):
+        assert [json.loads(event.data) for event in await app.events(topic)] == [order]
+        await app.wait_state("heard", topic, "7")
+
+
 SLOW = """
 import asyncio, time
 config = {"triggers": [{"api": {"method": "POST", "path": "/slow"}}], "timeoutSeconds": 0.3, "concurrency": 1}

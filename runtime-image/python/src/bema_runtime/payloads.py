@@ -7,13 +7,17 @@ included), else against the trigger's JSON Schema.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import pydantic
+import pydantic.dataclasses
+from pydantic.fields import FieldInfo
 
 from bema import handlers
 from bema.contract import errors
@@ -48,7 +52,7 @@ Decode = Callable[[bytes], Any]
 def dumps(value: Any, *, what: str, limit: int) -> bytes:
     """A value as JSON. Raises `PayloadInvalid` for what JSON cannot say, `PayloadTooLarge` above `limit` bytes."""
     try:
-        data = orjson.dumps(value, default=plain)
+        data = orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError as error:
         raise errors.PayloadInvalid(f"{what}: expected a value that JSON can hold, found {error}") from error
     if b"null" in data and (found := _not_finite(value)) is not None:
@@ -73,13 +77,40 @@ def _not_finite(value: Any) -> float | None:
     return None
 
 
-def plain(value: Any) -> Any:
-    """What orjson cannot write by itself. Raises `TypeError`."""
+def _plain(value: Any) -> Any:
+    """What orjson cannot write by itself, or would write otherwise than the schema says: models and dataclasses, by
+    their aliases. Raises `TypeError`."""
+    kind = type(value)
     if isinstance(value, pydantic.BaseModel):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", by_alias=True)
+    if pydantic.dataclasses.is_pydantic_dataclass(kind):
+        return kind.__pydantic_serializer__.to_python(value, mode="json", by_alias=True)
+    if dataclasses.is_dataclass(kind):
+        return {written: getattr(value, name) for name, written in _fields(kind)}
     if isinstance(value, set | frozenset):
         return list(value)
-    raise TypeError(f"a {type(value).__name__}")
+    raise TypeError(f"a {kind.__name__}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _fields(kind: Any) -> list[tuple[str, str]]:
+    """The fields of a plain dataclass, each with the name that its schema has for it."""
+    try:
+        hints = typing.get_type_hints(kind, include_extras=True)
+    except Exception:  # noqa: BLE001 - an annotation of any kind: such a type has no schema, and no aliases
+        hints = {}
+    return [
+        (field.name, _alias(field, hints.get(field.name)) or field.name)
+        for field in dataclasses.fields(kind)
+        if not field.name.startswith("_")
+    ]
+
+
+def _alias(field: dataclasses.Field[Any], hint: Any) -> str | None:
+    for said in (field.default, *getattr(hint, "__metadata__", ())):
+        if isinstance(said, FieldInfo) and (alias := said.serialization_alias or said.alias):
+            return alias
+    return None
 
 
 def decoder(annotation: Any, schema: Mapping[str, Any] | None) -> Decode:
