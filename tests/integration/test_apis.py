@@ -133,6 +133,14 @@ async def test_a_model_with_aliases_goes_out_as_its_schema_says_and_comes_in_aga
         await app.wait_state("heard", topic, "7")
 
 
+async def test_a_body_with_what_json_has_not_is_malformed(start_app) -> None:
+    app = await start_app({"steps/orders_step.py": ALIASES, "steps/hears_step.py": HEARS})
+    status, body, headers = app.request("POST", "/orders", b'{"orderId": "7", "amount": NaN}')
+    assert (status, headers["content-type"], body["title"]) == (400, "application/problem+json", "Malformed JSON")
+    assert "expected JSON (which has no NaN)" in body["detail"]
+    assert await app.messages(f"{app.root}.>") == []
+
+
 SLOW = """
 import asyncio, time
 config = {"triggers": [{"api": {"method": "POST", "path": "/slow"}}], "timeoutSeconds": 0.3, "concurrency": 1}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import uuid
+from enum import Enum
 from typing import Annotated, Any
 
+import orjson
 import pydantic
 import pytest
 from pydantic import BaseModel, Field, field_serializer, field_validator
@@ -62,6 +64,10 @@ class AnnotatedPoint:
     x_axis: Annotated[int, Field(alias="xAxis")]
     inner: Point = dataclasses.field(default_factory=lambda: Point(1))
     _hidden: int = 2
+
+
+class AliasedOne(Enum):
+    NO_NUMBER = float("nan")
 
 
 class Named(TypedDict):
@@ -132,6 +138,25 @@ def _nested(depth: int) -> Any:
             {"a": [1.0, float("nan"), None]},
             "it: expected a value that JSON can hold, found nan",
             id="not a number",
+        ),
+        pytest.param(
+            Aliased(amount=float("nan")),
+            "it: expected a value that JSON can hold, found nan",
+            id="not a number in a model",
+        ),
+        pytest.param(
+            [{"a": Point(float("inf"))}],  # type: ignore[arg-type]
+            "it: expected a value that JSON can hold, found inf",
+            id="an infinity in a dataclass",
+        ),
+        pytest.param(
+            {1.0, float("nan")}, "it: expected a value that JSON can hold, found nan", id="not a number in a set"
+        ),
+        pytest.param(
+            AliasedOne.NO_NUMBER, "it: expected a value that JSON can hold, found nan", id="not a number in an enum"
+        ),
+        pytest.param(
+            Point, "it: expected a value that JSON can hold, found Type is not JSON serializable: type", id="a type"
         ),
         pytest.param(
             float("-inf"), "it: expected a value that JSON can hold, found -inf", id="an infinity, which is no number"
@@ -283,6 +308,21 @@ def test_a_models_own_serializers_run_once() -> None:
 
     assert payloads.dumps([Counting()], what="it", limit=1000) == b'[{"x":null}]'
     assert written == [None]
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("annotation", [Any, Aliased, list[float]])
+def test_json_has_no_constants_for_what_is_no_number(annotation: Any, constant: str) -> None:
+    data = f'{{"orderId": "7", "amount": {constant}}}'
+    error = _invalid(annotation, None, data.encode())
+    assert error.malformed
+    assert error.problems == [Problem("", f"expected JSON (which has no {constant})", data)]
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "aNaNb -Infinity"])
+def test_a_text_may_say_what_json_has_not(text: str) -> None:
+    data = orjson.dumps({"orderId": text})
+    assert payloads.decoder(Aliased, None)(data) == Aliased(orderId=text)
 
 
 def test_the_problems_of_an_input_as_one_sentence() -> None:

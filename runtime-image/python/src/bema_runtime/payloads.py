@@ -6,8 +6,11 @@ included), else against the trigger's JSON Schema.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import enum
 import functools
+import json
 import math
 import typing
 from collections.abc import Callable, Mapping
@@ -51,11 +54,17 @@ Decode = Callable[[bytes], Any]
 
 def dumps(value: Any, *, what: str, limit: int) -> bytes:
     """A value as JSON. Raises `PayloadInvalid` for what JSON cannot say, `PayloadTooLarge` above `limit` bytes."""
+    parts = [value]
+
+    def convert(item: Any) -> Any:
+        parts.append(plain := _plain(item))
+        return plain
+
     try:
-        data = orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+        data = orjson.dumps(value, default=convert, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError as error:
         raise errors.PayloadInvalid(f"{what}: expected a value that JSON can hold, found {error}") from error
-    if b"null" in data and (found := _not_finite(value)) is not None:
+    if b"null" in data and (found := _not_finite(parts)) is not None:
         raise errors.PayloadInvalid(f"{what}: expected a value that JSON can hold, found {found}")
     if len(data) > limit:
         raise errors.PayloadTooLarge(
@@ -66,7 +75,7 @@ def dumps(value: Any, *, what: str, limit: int) -> bytes:
 
 
 def _not_finite(value: Any) -> float | None:
-    """A NaN or an infinity in a value: orjson would write null for it."""
+    """A NaN or an infinity in what orjson writes by itself: it writes null for it."""
     match value:
         case float():
             return None if math.isfinite(value) else value
@@ -74,6 +83,8 @@ def _not_finite(value: Any) -> float | None:
             return next((found for item in value.values() if (found := _not_finite(item)) is not None), None)
         case list() | tuple():
             return next((found for item in value if (found := _not_finite(item)) is not None), None)
+        case enum.Enum():
+            return _not_finite(value.value)
     return None
 
 
@@ -126,7 +137,20 @@ def _any(data: bytes) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise _malformed(str(error), data) from error
+        constant = _constant(data) if _may_have_constants(data) else None
+        raise _malformed(str(error) if constant is None else f"which has no {constant}", data) from error
+
+
+def _may_have_constants(data: bytes) -> bool:
+    return b"NaN" in data or b"Infinity" in data
+
+
+def _constant(data: bytes) -> str | None:
+    """What many take for JSON and is none: `NaN`, `Infinity` or `-Infinity`."""
+    found: list[str] = []
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(data, parse_constant=found.append)
+    return found[0] if found else None
 
 
 def _malformed(message: str, data: bytes) -> InputInvalid:
@@ -136,6 +160,8 @@ def _malformed(message: str, data: bytes) -> InputInvalid:
 
 def _typed(adapter: pydantic.TypeAdapter[Any]) -> Decode:
     def decode(data: bytes) -> Any:
+        if _may_have_constants(data):
+            _any(data)  # pydantic takes them
         try:
             return adapter.validate_json(data)
         except pydantic.ValidationError as error:
