@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import os
 import signal
@@ -86,7 +87,9 @@ async def test_a_retry_after_for_ever_holds_no_place(start_app) -> None:
     await app.emit("a", "later")
     await app.emit("a", "fine")
     await app.wait_state("seen", "last", "fine")
-    await waits.until(lambda: app.messages(f"{app.root}.timer.>"), "the schedule", explain=app.explain)
+    [timer] = await waits.until(lambda: app.messages(f"{app.root}.timer.>"), "the schedule", explain=app.explain)
+    due = datetime.datetime.fromisoformat(timer.headers["Nats-Schedule"].removeprefix("@at "))
+    assert due - datetime.datetime.now(datetime.UTC) > datetime.timedelta(days=365)
 
 
 REFUSED = """

@@ -84,6 +84,16 @@ class Wrong(RetryAfter):
             id="one that wants a time",
         ),
         pytest.param(
+            RetryAfter(float("inf"), "some day"),
+            Failure("RetryAfter", "some day", retry_after=366 * 86_400.0),
+            id="one that wants to wait for ever",
+        ),
+        pytest.param(
+            RetryAfter(10**400),
+            Failure("RetryAfter", "retry after inf s", retry_after=366 * 86_400.0),
+            id="one that wants a time that no float can hold",
+        ),
+        pytest.param(
             HttpError(409, "taken", headers={"X-A": "1"}),
             Failure("HttpError", "taken", http_status=409, http_headers={"x-a": "1"}),
             id="an answer",

@@ -562,6 +562,10 @@ class Engine:
                     return Reply(call.id, error=f"unknown method {method!r}")
         except errors.BemaError as error:
             return Reply(call.id, error=f"{type(error).__name__}: {error}")
+        except Exception as error:
+            # A question without an answer would hold its handler until its timeout
+            log.exception("A handler's question, %s, cannot be answered", call.method, extra=run.log_fields)
+            return Reply(call.id, error=f"{type(error).__name__}: {error}")
         finally:
             # A read that the handler did not wait for may have got a turn that nobody would ever give back
             if call.invocation not in self._running:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bema import authoring, handlers
-from bema.contract import errors, triggers
+from bema.contract import errors, retries, triggers
 from bema.contract.bindings import Binding, BoundApi, BoundCron, BoundEvent, BoundState
 from bema.contract.frames import Cancel, End, Failure, Invoke, ItemEnd, Outcome, Peer
 from bema.contract.triggers import Kind, Method
@@ -426,8 +426,9 @@ def _http_failure(error: errors.HttpError) -> Failure:
 
 
 def _retry_after(error: errors.RetryAfter) -> float:
-    """Raises `TimeInvalid`, as above."""
-    return errors.check_seconds(getattr(error, "seconds", None), what=type(error).__name__)
+    """The longest that there is for more: JSON has no infinity. Raises `TimeInvalid`, as above."""
+    seconds = errors.check_seconds(getattr(error, "seconds", None), what=type(error).__name__)
+    return min(seconds, retries.LONGEST)
 
 
 def _traceback(error: BaseException) -> str:
