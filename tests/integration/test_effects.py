@@ -599,3 +599,30 @@ async def test_a_change_is_committed_as_it_was_asked_for_whatever_becomes_of_the
     assert await app.state("g", "told") == [{"x": 0}]
     written = [line for line in app.worker.output.splitlines() if line.startswith("WRITTEN BY")]
     assert written == ["WRITTEN BY handlers"], "user code has no business on the engine's thread"
+
+
+NOTHING = """
+from bema import operations
+config = {"triggers": [{"event": {"topics": ["do"]}}, {"state": {"group": "watched"}}]}
+async def handler(data, ctx):
+    if ctx.trigger.kind == "state":
+        await ctx.state.append("told", "keys", data.key)
+        return
+    for group in ("g", "watched"):
+        await ctx.state.update(group, "blind", operations.remove("x"))
+        await ctx.state.update(group, "empty")
+        assert await ctx.state.get(group, "read") is None
+        await ctx.state.update(group, "read", operations.remove("x"))
+    assert await ctx.state.list("g") == []
+    assert await ctx.state.groups() == []
+    await ctx.state.set("watched", "last", 1)
+"""
+
+
+async def test_a_change_with_nothing_to_change_makes_no_key(start_app) -> None:
+    app = await start_app({"steps/nothing_step.py": NOTHING})
+    await app.emit("do", 1)
+    await app.wait_state("told", "keys", ["last"])
+    await app.wait_idle()
+    written = {message.subject for message in await app.messages(f"{app.root}.state.>")}
+    assert written == {names.state(app.root, "watched", "last"), names.state(app.root, "told", "keys")}

@@ -23,6 +23,7 @@ from tests.support import units
 
 K = ("stock", "apple")
 INCREMENT = operations.increment("n", 2)
+REMOVE = operations.remove("n")
 APPEND = operations.append("x", "all")
 
 
@@ -80,6 +81,16 @@ def emits(data: Any) -> Callable[[Buffer], Any]:
             [SetState(*K, b'{"n":7}')],
             id="a read makes a blind change guarded",
         ),
+        pytest.param([updates()], [], id="a change of nothing in nothing"),
+        pytest.param([sets(None), updates()], [SetState(*K, b"null")], id="no change of an own write"),
+        pytest.param([reads(None), updates(REMOVE)], [], id="a removal where nothing was read"),
+        pytest.param([updates(REMOVE)], [UpdateState(*K, (REMOVE,))], id="a removal from what is not known"),
+        pytest.param([updates(REMOVE), reads(None)], [], id="a removal, and then a read of nothing"),
+        pytest.param([deletes, updates(REMOVE)], [DeleteState(*K)], id="a removal from what the run has removed"),
+        pytest.param([reads(b'{"n":1}'), updates(REMOVE)], [SetState(*K, b"{}")], id="a removal from what was read"),
+        pytest.param(
+            [reads(None), updates(operations.set("", None))], [SetState(*K, b"null")], id="a null that was asked for"
+        ),
         pytest.param(
             [emits(1), sets(1), emits(2)],
             [SetState(*K, b"1"), EmitEvent("paid", b"1", 1), EmitEvent("paid", b"2", 2)],
@@ -101,6 +112,7 @@ def test_what_is_asked_for_is_coalesced(calls: list[Callable[[Buffer], Any]], ef
         pytest.param([reads(b"1"), sets(2)], b"2", id="an own write over what was read"),
         pytest.param([reads(b"1"), deletes], None, id="an own deletion"),
         pytest.param([updates(INCREMENT), reads(b'{"n":5}')], b'{"n":7}', id="blind changes over what was read"),
+        pytest.param([updates(REMOVE), reads(None)], None, id="a blind removal over nothing"),
         pytest.param([sets(2), reads(b"1")], b"2", id="an own write while the answer was on its way"),
     ],
 )
@@ -167,10 +179,24 @@ def test_a_list_is_laid_over_with_own_writes() -> None:
     buffer.delete(("g", "never"))
     buffer.update(("g", "more"), [operations.increment(by=5)])
     buffer.set(("other", "x"), 1)
-    values = {"changed": b"0", "gone": b"0", "more": b"1", "same": b'{"a":1}', "new": None}
+    buffer.update(("g", "none"), [operations.remove("x")])
+    values = {"none": None, "changed": b"0", "gone": b"0", "more": b"1", "same": b'{"a":1}', "new": None}
     stored = {key: Entry(value) for key, value in values.items()}
     assert buffer.overlay("g", stored) == {"new": 1, "changed": 2, "more": 6, "same": {"a": 1}}
-    assert buffer.own_keys("g") == (["new", "changed", "gone", "never", "more"], ["gone", "never"])
+    assert buffer.own_keys("g") == (["new", "changed", "gone", "never", "more", "none"], ["gone", "never"])
+
+
+def test_a_removal_alone_makes_no_group() -> None:
+    buffer = _asked(lambda b: b.update(("g", "x"), [REMOVE]), lambda b: b.update(("h", "x"), [REMOVE, INCREMENT]))
+    assert buffer.own_groups() == (["h"], {})
+
+
+def test_what_turns_out_to_be_no_effect_gives_its_room_back() -> None:
+    buffer = units.buffer(effects=1)
+    buffer.update(K, [REMOVE])
+    buffer.has_read(K, Entry(None))
+    buffer.set(("g", "k"), 1)
+    assert list(buffer.effects()) == [SetState("g", "k", b"1")]
 
 
 def test_an_event_has_its_key_its_headers_and_an_id_of_its_own() -> None:

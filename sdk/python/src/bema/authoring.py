@@ -162,7 +162,8 @@ class State(Protocol):
         ...
 
     async def update(self, group: str, key: str, *changes: operations.Operation) -> None:
-        """Change a value without reading it: applied to whatever it is at commit, so it never conflicts."""
+        """Change a value without reading it: applied to whatever it is at commit, so it never conflicts. Where nothing
+        is and the changes leave nothing, no key is made."""
         ...
 
     async def increment(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> None:

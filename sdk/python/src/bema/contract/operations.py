@@ -107,6 +107,12 @@ def apply(value: Any, operations: Sequence[Operation]) -> Any:
     return result
 
 
+def is_nothing(result: Any, operations: Sequence[Operation]) -> bool:
+    """Whether a key that does not exist does so after the operations, too, which gave `result`. Null is a value where
+    it was set."""
+    return result is None and not any(one.operator is Operator.SET and not one.path for one in operations)
+
+
 def _apply(root: Any, operation: Operation) -> Any:
     if not operation.path:
         return None if operation.operator is Operator.REMOVE else _changed(root, operation)
