@@ -403,6 +403,45 @@ async def test_a_write_may_expect_a_revision(start_app) -> None:
     assert await app.state("g", "k") == "api"
 
 
+ITEMS = """
+config = {"triggers": [{"event": {"topics": ["do"]}}]}
+async def handler(data, ctx):
+    s = ctx.state
+    if data == 1:
+        await s.set("g", "stored", 1)
+        await s.set("g", "gone", 1)
+        await s.set("g", "null", None)
+    elif data == 2:
+        await s.delete("g", "gone")
+    else:
+        for key in ("stored", "gone", "new"):
+            await s.set("g", key, 2)
+            before = await s.item("g", key)
+            await s.set("g", key, 3, if_revision=before.revision)
+            [listed] = await s.list("g", prefix=key)
+            found = [before.revision, listed.revision, before.value, listed.value]
+            await s.set("found", key, found)
+        null = await s.item("g", "null")
+        await s.set("found", "null", [await s.get("g", "null", "default"), null.value, null.revision > 0])
+        await s.set("found", "none", [await s.get("g", "none", "default"), await s.item("g", "none")])
+"""
+
+
+async def test_an_entry_that_the_run_has_written_has_the_revision_to_expect(start_app) -> None:
+    app = await start_app({"steps/items_step.py": ITEMS})
+    await app.emit("do", 1)
+    await app.wait_state("g", "gone", 1)
+    stored = await app.js.get_last(app.stream, names.state(app.root, "g", "stored"))
+    await app.emit("do", 2)
+    await app.wait_state("g", "gone", None)
+    await app.emit("do", 3)
+    await app.wait_state("found", "none", ["default", None])
+    assert await app.state("found", "null") == [None, None, True], "null is a value"
+    assert await app.state("found", "stored") == [stored.sequence, stored.sequence, 2, 3]
+    assert await app.state("found", "gone") == [0, 0, 2, 3]
+    assert await app.state("found", "new") == [0, 0, 2, 3]
+
+
 PAGES = """
 config = {"triggers": [{"event": {"topics": ["do"]}}]}
 async def handler(data, ctx):
