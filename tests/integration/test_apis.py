@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from tests.support import waits
 
@@ -12,6 +13,9 @@ from bema import HttpError, Request, Response
 class Order(BaseModel):
     id: str
     quantity: int = Field(gt=0)
+class Missing(HttpError):
+    def __init__(self, what):
+        self.status, self.detail = 404, f"no {what}"
 config = {
     "triggers": [
         {"api": {"method": "POST", "path": "/orders", "body": Order, "maxBodyBytes": "1Ki"}},
@@ -24,6 +28,8 @@ async def handler(request: Request, ctx):
     if ctx.trigger.index == 1:
         if request.path_params["id"] == "teapot":
             raise HttpError(418, "short and stout")
+        if request.path_params["id"] == "missing":
+            raise Missing("order")
         if request.path_params["id"] == "crash":
             await ctx.state.set("orders", "crash", 1)
             raise RuntimeError("secret")
@@ -78,6 +84,8 @@ async def test_errors_of_handlers_tell_what_they_may_and_commit_nothing(start_ap
     app = await start_app({"steps/orders_step.py": ORDERS})
     status, body, _ = app.request("GET", "/orders/teapot")
     assert (status, body["title"]) == (418, "short and stout")
+    status, body, _ = app.request("GET", "/orders/missing")
+    assert (status, body["title"]) == (404, "no order"), "also of a class that does without its parent's __init__"
     status, body, _ = app.request("GET", "/orders/crash")
     assert status == 500
     assert "secret" not in json.dumps(body)
@@ -87,6 +95,50 @@ async def test_errors_of_handlers_tell_what_they_may_and_commit_nothing(start_ap
     assert (status, body, headers["x-own"]) == (200, "hello", "1")
     metrics = app.worker.metrics()
     assert metrics['bema_runs_total{app="shop",kind="api",outcome="failed",step="orders"}'] == 1
+
+
+ALIASES = """
+from bema import Request
+from pydantic import BaseModel, Field
+class Order(BaseModel):
+    order_id: str = Field(alias="orderId")
+    amount: float = 0
+config = {"triggers": [{"api": {"method": "POST", "path": "/orders"}}],
+          "emits": ["plain", {"topic": "checked", "schema": Order}]}
+async def handler(request: Request[Order], ctx):
+    await ctx.state.set("orders", "last", request.body)
+    await ctx.state.append("orders", "all", request.body)
+    await ctx.emit("plain", request.body)
+    await ctx.emit("checked", request.body)
+    return request.body
+"""
+HEARS = """
+from pydantic import BaseModel, Field
+class Order(BaseModel):
+    order_id: str = Field(alias="orderId")
+config = {"triggers": [{"event": {"topics": ["plain", "checked"]}}]}
+async def handler(order: Order, ctx):
+    await ctx.state.set("heard", ctx.trigger.topic, order.order_id)
+"""
+
+
+async def test_a_model_with_aliases_goes_out_as_its_schema_says_and_comes_in_again(start_app) -> None:
+    app = await start_app({"steps/orders_step.py": ALIASES, "steps/hears_step.py": HEARS})
+    order = {"orderId": "7", "amount": 1.5}
+    assert app.request("POST", "/orders", order)[:2] == (200, order)
+    assert await app.state("orders", "last") == order
+    assert await app.state("orders", "all") == [order]
+    for topic in ("plain", "checked"):
+        assert [json.loads(event.data) for event in await app.events(topic)] == [order]
+        await app.wait_state("heard", topic, "7")
+
+
+async def test_a_body_with_what_json_has_not_is_malformed(start_app) -> None:
+    app = await start_app({"steps/orders_step.py": ALIASES, "steps/hears_step.py": HEARS})
+    status, body, headers = app.request("POST", "/orders", b'{"orderId": "7", "amount": NaN}')
+    assert (status, headers["content-type"], body["title"]) == (400, "application/problem+json", "Malformed JSON")
+    assert "expected JSON (which has no NaN)" in body["detail"]
+    assert await app.messages(f"{app.root}.>") == []
 
 
 SLOW = """
@@ -108,6 +160,30 @@ async def test_a_request_that_takes_too_long_is_a_504_and_commits_nothing(start_
         return app.request("POST", "/slow")[0] == 504
 
     await waits.until(free, "the place of the cancelled request")
+
+
+BEATING = """
+import asyncio
+config = {"triggers": [{"api": {"method": "POST", "path": "/beat"}}], "timeoutSeconds": 1}
+async def handler(request, ctx):
+    for _ in range(3):
+        await asyncio.sleep(0.6)
+        await ctx.heartbeat()
+    await asyncio.sleep(request.body)
+    await ctx.state.set("beat", "slept", request.body)
+    return {"slept": request.body}
+"""
+
+
+async def test_the_time_of_a_request_starts_anew_with_each_heartbeat(start_app) -> None:
+    app = await start_app({"steps/beat_step.py": BEATING})
+    assert app.request("POST", "/beat", 0.1)[:2] == (200, {"slept": 0.1})
+    assert await app.state("beat", "slept") == 0.1
+    began = time.monotonic()
+    status, body, _ = app.request("POST", "/beat", 15)
+    assert (status, body["title"]) == (504, "Timeout")
+    assert 2.5 < time.monotonic() - began < 10
+    assert await app.state("beat", "slept") == 0.1
 
 
 HOT = """

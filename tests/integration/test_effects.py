@@ -403,6 +403,45 @@ async def test_a_write_may_expect_a_revision(start_app) -> None:
     assert await app.state("g", "k") == "api"
 
 
+ITEMS = """
+config = {"triggers": [{"event": {"topics": ["do"]}}]}
+async def handler(data, ctx):
+    s = ctx.state
+    if data == 1:
+        await s.set("g", "stored", 1)
+        await s.set("g", "gone", 1)
+        await s.set("g", "null", None)
+    elif data == 2:
+        await s.delete("g", "gone")
+    else:
+        for key in ("stored", "gone", "new"):
+            await s.set("g", key, 2)
+            before = await s.item("g", key)
+            await s.set("g", key, 3, if_revision=before.revision)
+            [listed] = await s.list("g", prefix=key)
+            found = [before.revision, listed.revision, before.value, listed.value]
+            await s.set("found", key, found)
+        null = await s.item("g", "null")
+        await s.set("found", "null", [await s.get("g", "null", "default"), null.value, null.revision > 0])
+        await s.set("found", "none", [await s.get("g", "none", "default"), await s.item("g", "none")])
+"""
+
+
+async def test_an_entry_that_the_run_has_written_has_the_revision_to_expect(start_app) -> None:
+    app = await start_app({"steps/items_step.py": ITEMS})
+    await app.emit("do", 1)
+    await app.wait_state("g", "gone", 1)
+    stored = await app.js.get_last(app.stream, names.state(app.root, "g", "stored"))
+    await app.emit("do", 2)
+    await app.wait_state("g", "gone", None)
+    await app.emit("do", 3)
+    await app.wait_state("found", "none", ["default", None])
+    assert await app.state("found", "null") == [None, None, True], "null is a value"
+    assert await app.state("found", "stored") == [stored.sequence, stored.sequence, 2, 3]
+    assert await app.state("found", "gone") == [0, 0, 2, 3]
+    assert await app.state("found", "new") == [0, 0, 2, 3]
+
+
 PAGES = """
 config = {"triggers": [{"event": {"topics": ["do"]}}]}
 async def handler(data, ctx):
@@ -567,3 +606,62 @@ async def test_an_attempt_of_a_kind_that_the_step_is_not_started_by_is_a_dead_le
     assert letter.headers["Bema-Reason"] == "NotHeard"
     assert "expected a Step with a trigger for this change of the state, found none" in letter.headers["Bema-Errors"]
     await app.wait_idle()
+
+
+CHANGED_LATER = """
+import threading
+from bema import operations
+from pydantic import BaseModel, field_serializer
+config = {"triggers": [{"event": {"topics": ["do"]}}]}
+class Told(BaseModel):
+    x: int = 0
+    @field_serializer("x")
+    def write(self, value):
+        print("WRITTEN BY", threading.current_thread().name, flush=True)
+        return value
+async def handler(data, ctx):
+    line = {}
+    for number in range(3):
+        line["n"] = number
+        await ctx.state.append("g", "lines", line)
+        await ctx.state.update("g", "set", operations.set("a", line))
+    line["n"] = 99
+    await ctx.state.append("g", "told", Told())
+"""
+
+
+async def test_a_change_is_committed_as_it_was_asked_for_whatever_becomes_of_the_value(start_app) -> None:
+    app = await start_app({"steps/later_step.py": CHANGED_LATER})
+    await app.emit("do", 1)
+    await app.wait_state("g", "lines", [{"n": 0}, {"n": 1}, {"n": 2}])
+    assert await app.state("g", "set") == {"a": {"n": 2}}
+    assert await app.state("g", "told") == [{"x": 0}]
+    written = [line for line in app.worker.output.splitlines() if line.startswith("WRITTEN BY")]
+    assert written == ["WRITTEN BY handlers"], "user code has no business on the engine's thread"
+
+
+NOTHING = """
+from bema import operations
+config = {"triggers": [{"event": {"topics": ["do"]}}, {"state": {"group": "watched"}}]}
+async def handler(data, ctx):
+    if ctx.trigger.kind == "state":
+        await ctx.state.append("told", "keys", data.key)
+        return
+    for group in ("g", "watched"):
+        await ctx.state.update(group, "blind", operations.remove("x"))
+        await ctx.state.update(group, "empty")
+        assert await ctx.state.get(group, "read") is None
+        await ctx.state.update(group, "read", operations.remove("x"))
+    assert await ctx.state.list("g") == []
+    assert await ctx.state.groups() == []
+    await ctx.state.set("watched", "last", 1)
+"""
+
+
+async def test_a_change_with_nothing_to_change_makes_no_key(start_app) -> None:
+    app = await start_app({"steps/nothing_step.py": NOTHING})
+    await app.emit("do", 1)
+    await app.wait_state("told", "keys", ["last"])
+    await app.wait_idle()
+    written = {message.subject for message in await app.messages(f"{app.root}.state.>")}
+    assert written == {names.state(app.root, "watched", "last"), names.state(app.root, "told", "keys")}

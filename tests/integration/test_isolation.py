@@ -442,3 +442,86 @@ async def test_a_cancelled_handler_has_the_rest_of_its_time(start_app, monkeypat
     finally:
         invoker.close()
         await waits.until(lambda: asyncio.all_tasks() <= before, "the end of all that it began", timeout=20)
+
+
+WRONG = """
+from bema import operations
+config = {"triggers": [{"event": {"topics": ["a"]}}], "emits": ["b"], "retry": {"maxAttempts": 1}, "isolation": "%s"}
+async def handler(case, ctx):
+    match case:
+        case "path":
+            await ctx.state.update("g", "k", operations.set(["a", 1.5], 1))
+        case "bool":
+            await ctx.state.update("g", "k", operations.set(["a", True], 1))
+        case "handmade":
+            await ctx.state.update("g", "k", operations.Operation(operations.Operator.SET, ("a", 1.5), 1))
+        case "prefix":
+            await ctx.state.list("g", prefix=5)
+        case "cursor":
+            await ctx.state.list("g", cursor=5)
+        case "question":
+            await ctx._state._ask("state.get", group="g")
+        case "unknown":
+            await ctx._state._ask("state.burn", group="g")
+    await ctx.state.set("g", case, 1)
+"""
+REFUSED = {
+    "path": ("PayloadInvalid", "path: expected texts and whole numbers, found 1.5 in ['a', 1.5]"),
+    "bool": ("PayloadInvalid", "path: expected texts and whole numbers, found True in ['a', True]"),
+    "handmade": ("PayloadInvalid", "path: expected texts and whole numbers, found 1.5 in ('a', 1.5)"),
+    "prefix": ("PayloadInvalid", "prefix: expected a text, found 5"),
+    "cursor": ("PayloadInvalid", "cursor: expected one that a list has returned, found 5"),
+    "question": ("BrokerUnavailable", "state.get: KeyError: 'key'"),
+    "unknown": ("BrokerUnavailable", "state.burn: unknown method 'state.burn'"),
+}
+
+
+@pytest.mark.parametrize("isolation", ["Thread", "Process"])
+async def test_a_wrong_argument_fails_its_own_run_with_the_same_words(start_app, isolation: str) -> None:
+    app = await start_app({"steps/wrong_step.py": WRONG % isolation})
+    await app.emit("a", "stored")
+    await app.wait_state("g", "stored", 1)
+    for case in [*REFUSED, "fine"]:
+        await app.emit("a", case, id=case)
+    await app.wait_state("g", "fine", 1)
+
+    async def all_dead() -> bool:
+        return len(await app.dead_letters()) == len(REFUSED)
+
+    await waits.until(all_dead, "the dead letters", explain=app.explain)
+    letters = {
+        letter.headers["ce-id"]: json.loads(letter.headers["Bema-Errors"]) for letter in await app.dead_letters()
+    }
+    assert {case: (entry["type"], entry["message"]) for case, [entry] in letters.items()} == REFUSED
+    assert not any("The worker" in line["message"] for line in app.worker.lines)
+
+
+READER = """
+config = {"triggers": [{"event": {"topics": ["a"]}}], %s}
+async def handler(data, ctx):
+    await ctx.state.get("g", "k")
+"""
+
+
+class Refuser(Listener):
+    """A runtime that answers with what no line can carry."""
+
+    async def call(self, call: Call) -> Reply:
+        return Reply(call.id, result=[object()])
+
+
+async def test_an_answer_that_cannot_be_sent_is_one_that_says_so(start_app) -> None:
+    app = await start_app({"steps/reader_step.py": READER % PROCESS}, workers=0)
+    before = asyncio.all_tasks()
+    invoker, listener = process_invokers.ProcessInvoker(app.binding("reader")), Refuser()
+    await invoker.start(listener)
+    try:
+        more = {"headers": {}, "trace_id": "t", "span_id": "s", "deadline": time.time() + 30}
+        invoker.invoke([Invoke(1, "reader", Kind.EVENT, "r", 1, b"1", 0, "a", "e", **more)])
+        await waits.until(lambda: listener.ends, "the end", timeout=20)
+        [end] = listener.ends
+        assert end.failure is not None
+        assert end.failure.message.startswith("state.get: PayloadInvalid: expected values that JSON can hold")
+    finally:
+        invoker.close()
+        await waits.until(lambda: asyncio.all_tasks() <= before, "the end of all that it began", timeout=20)

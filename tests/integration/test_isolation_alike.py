@@ -18,6 +18,8 @@ test_runs_that_time_out_before_they_begin_are_tried_again = (
     test_review.test_runs_that_time_out_before_they_begin_are_tried_again
 )
 
+test_a_retry_after_for_ever_holds_no_place = test_review.test_a_retry_after_for_ever_holds_no_place
+
 
 @pytest.fixture
 def start_app(start_app: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import os
 import signal
@@ -23,10 +24,20 @@ config = {"triggers": [{"event": {"topics": ["a"]}}], "concurrency": 1, "retry":
 class Odd(Exception):
     def __str__(self):
         raise RuntimeError("no text")
+class Leaving(Exception):
+    def __str__(self):
+        raise SystemExit(2)
+class Busy(RetryAfter):
+    def __init__(self, who):
+        self.who = who
 def handler(data, ctx):
     match data:
         case "str":
             raise Odd()
+        case "leaving":
+            raise Leaving()
+        case "subclass":
+            raise Busy("them")
         case "surrogate":
             raise ValueError("\\ud800")
         case "stop":
@@ -43,6 +54,8 @@ def handler(data, ctx):
     ("case", "kind"),
     [
         pytest.param("str", "Odd", id="an exception that cannot be printed"),
+        pytest.param("leaving", "Leaving", id="an exception that exits when it is printed"),
+        pytest.param("subclass", "TimeInvalid", id="a subclass that does without its parent's __init__"),
         pytest.param("surrogate", "ValueError", id="a message that is no Unicode"),
         pytest.param("stop", "RuntimeError", id="next() of an iterator that is empty"),
         pytest.param("exit", "SystemExit", id="an exit"),
@@ -74,7 +87,9 @@ async def test_a_retry_after_for_ever_holds_no_place(start_app) -> None:
     await app.emit("a", "later")
     await app.emit("a", "fine")
     await app.wait_state("seen", "last", "fine")
-    await waits.until(lambda: app.messages(f"{app.root}.timer.>"), "the schedule", explain=app.explain)
+    [timer] = await waits.until(lambda: app.messages(f"{app.root}.timer.>"), "the schedule", explain=app.explain)
+    due = datetime.datetime.fromisoformat(timer.headers["Nats-Schedule"].removeprefix("@at "))
+    assert due - datetime.datetime.now(datetime.UTC) > datetime.timedelta(days=365)
 
 
 REFUSED = """

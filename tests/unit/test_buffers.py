@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
+from pydantic import BaseModel, field_serializer
 
 from bema.contract import errors, operations
 from bema.contract.effects import DeleteState, EmitEvent, SetState, UpdateState
@@ -21,6 +23,7 @@ from tests.support import units
 
 K = ("stock", "apple")
 INCREMENT = operations.increment("n", 2)
+REMOVE = operations.remove("n")
 APPEND = operations.append("x", "all")
 
 
@@ -78,6 +81,16 @@ def emits(data: Any) -> Callable[[Buffer], Any]:
             [SetState(*K, b'{"n":7}')],
             id="a read makes a blind change guarded",
         ),
+        pytest.param([updates()], [], id="a change of nothing in nothing"),
+        pytest.param([sets(None), updates()], [SetState(*K, b"null")], id="no change of an own write"),
+        pytest.param([reads(None), updates(REMOVE)], [], id="a removal where nothing was read"),
+        pytest.param([updates(REMOVE)], [UpdateState(*K, (REMOVE,))], id="a removal from what is not known"),
+        pytest.param([updates(REMOVE), reads(None)], [], id="a removal, and then a read of nothing"),
+        pytest.param([deletes, updates(REMOVE)], [DeleteState(*K)], id="a removal from what the run has removed"),
+        pytest.param([reads(b'{"n":1}'), updates(REMOVE)], [SetState(*K, b"{}")], id="a removal from what was read"),
+        pytest.param(
+            [reads(None), updates(operations.set("", None))], [SetState(*K, b"null")], id="a null that was asked for"
+        ),
         pytest.param(
             [emits(1), sets(1), emits(2)],
             [SetState(*K, b"1"), EmitEvent("paid", b"1", 1), EmitEvent("paid", b"2", 2)],
@@ -99,6 +112,7 @@ def test_what_is_asked_for_is_coalesced(calls: list[Callable[[Buffer], Any]], ef
         pytest.param([reads(b"1"), sets(2)], b"2", id="an own write over what was read"),
         pytest.param([reads(b"1"), deletes], None, id="an own deletion"),
         pytest.param([updates(INCREMENT), reads(b'{"n":5}')], b'{"n":7}', id="blind changes over what was read"),
+        pytest.param([updates(REMOVE), reads(None)], None, id="a blind removal over nothing"),
         pytest.param([sets(2), reads(b"1")], b"2", id="an own write while the answer was on its way"),
     ],
 )
@@ -114,6 +128,44 @@ def test_what_only_the_broker_knows_is_unknown(calls: list[Callable[[Buffer], An
     assert buffer.is_unknown(buffer.known(K))
 
 
+class Told(BaseModel):
+    x: int = 0
+    written: ClassVar[list[str]] = []
+
+    @field_serializer("x")
+    def _write(self, value: int) -> int:
+        Told.written.append(threading.current_thread().name)
+        return value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda value: operations.append(value), id="append"),
+        pytest.param(lambda value: operations.set("a", value), id="set"),
+        pytest.param(lambda value: operations.merge(value), id="merge"),
+    ],
+)
+@pytest.mark.parametrize("before", [[], [reads(None)]], ids=["blind", "after a read"])
+def test_a_change_is_what_it_was_when_it_was_asked_for(
+    before: list[Callable[[Buffer], Any]], change: Callable[[Any], operations.Operation]
+) -> None:
+    value = {"n": 0, "of": {"m": 0}}
+    expected = operations.apply(None, [change({"n": 0, "of": {"m": 0}})])
+    buffer = _asked(*before, updates(change(value)))
+    value["n"] = value["of"]["m"] = 99  # type: ignore[index]
+    assert orjson.loads(buffer.has_read(K, Entry(None)) or b"") == expected
+
+
+def test_a_blind_change_holds_plain_json_so_that_nobody_writes_it_again() -> None:
+    Told.written.clear()
+    buffer = _asked(updates(operations.append(Told()), operations.set("s", {"a"}), operations.merge({"m": Told()})))
+    assert list(buffer.effects()) == [
+        UpdateState(*K, (operations.append({"x": 0}), operations.set("s", ["a"]), operations.merge({"m": {"x": 0}})))
+    ]
+    assert Told.written == [threading.current_thread().name] * 2
+
+
 def test_two_reads_at_once_see_the_same() -> None:
     buffer = _asked(updates(INCREMENT))
     assert [buffer.has_read(K, Entry(b'{"n":1}')) for _ in range(2)] == [b'{"n":3}'] * 2
@@ -127,10 +179,24 @@ def test_a_list_is_laid_over_with_own_writes() -> None:
     buffer.delete(("g", "never"))
     buffer.update(("g", "more"), [operations.increment(by=5)])
     buffer.set(("other", "x"), 1)
-    values = {"changed": b"0", "gone": b"0", "more": b"1", "same": b'{"a":1}', "new": None}
+    buffer.update(("g", "none"), [operations.remove("x")])
+    values = {"none": None, "changed": b"0", "gone": b"0", "more": b"1", "same": b'{"a":1}', "new": None}
     stored = {key: Entry(value) for key, value in values.items()}
     assert buffer.overlay("g", stored) == {"new": 1, "changed": 2, "more": 6, "same": {"a": 1}}
-    assert buffer.own_keys("g") == (["new", "changed", "gone", "never", "more"], ["gone", "never"])
+    assert buffer.own_keys("g") == (["new", "changed", "gone", "never", "more", "none"], ["gone", "never"])
+
+
+def test_a_removal_alone_makes_no_group() -> None:
+    buffer = _asked(lambda b: b.update(("g", "x"), [REMOVE]), lambda b: b.update(("h", "x"), [REMOVE, INCREMENT]))
+    assert buffer.own_groups() == (["h"], {})
+
+
+def test_what_turns_out_to_be_no_effect_gives_its_room_back() -> None:
+    buffer = units.buffer(effects=1)
+    buffer.update(K, [REMOVE])
+    buffer.has_read(K, Entry(None))
+    buffer.set(("g", "k"), 1)
+    assert list(buffer.effects()) == [SetState("g", "k", b"1")]
 
 
 def test_an_event_has_its_key_its_headers_and_an_id_of_its_own() -> None:

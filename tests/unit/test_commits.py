@@ -169,6 +169,37 @@ def test_blind_changes_of_several_runs_are_one_message_guarded_by_what_was_found
     assert together(*changes, found=found) == [marker("r1"), expected, marker("r2"), marker("r3")]
 
 
+@pytest.mark.parametrize("changes", [(), (operations.remove("x"),), (operations.remove("x"), operations.remove(""))])
+@pytest.mark.parametrize(
+    "found",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({APPLE: stored(APPLE, b"", 3, Bema_Deleted="1", Nats_TTL="60s")}, id="what was removed"),
+        pytest.param({APPLE: stored(APPLE, b"4", 3, Nats_TTL="7s", Bema_Expires="1000.500")}, id="what is over"),
+    ],
+)
+def test_a_change_that_leaves_nothing_where_nothing_is_writes_nothing(
+    found: dict[str, Stored], changes: tuple[operations.Operation, ...]
+) -> None:
+    update = UpdateState("stock", "apple", changes)
+    assert batch(update, found=found) == [MARKER]
+    told = batches.messages(
+        Commit(units.run(), RunOutcome.OK, [update]), found, now=Moment(NOW, NOW), watched=frozenset({"stock"})
+    )
+    assert told == [MARKER]
+
+
+def test_a_null_is_a_value_where_it_was_set() -> None:
+    update = UpdateState("stock", "apple", (operations.set("", None),))
+    assert batch(update) == [MARKER, Outgoing(APPLE, b"null", {"Nats-Rollup": "sub"}, expected=0)]
+
+
+def test_a_change_of_nothing_leaves_the_next_one_of_the_batch_what_was_found() -> None:
+    written = Outgoing(APPLE, b"[1]", {"Nats-Rollup": "sub"}, expected=0)
+    removal, change = operations.remove("x"), operations.append(1)
+    assert together(removal, change, found={}) == [marker("r1"), marker("r2"), written]
+
+
 def test_blind_changes_of_several_runs_are_made_in_their_order() -> None:
     changes = [operations.append(number) for number in range(5)]
     written = [json.loads(message.data) for message in together(*changes, found={}) if message.subject == APPLE]

@@ -18,6 +18,52 @@ class Silent(Exception):
         raise RuntimeError("no text")
 
 
+class Leaving(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(2)
+
+
+class Broken(HttpError):
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def status(self) -> int:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+
+class NotFound(HttpError):
+    def __init__(self, what: str) -> None:
+        self.status = 404
+        self.detail = f"no {what}"
+
+
+class Teapot(HttpError):
+    def __init__(self) -> None:
+        self.status = 418
+
+
+class Bare(HttpError):
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+
+class Listed(HttpError):
+    def __init__(self) -> None:
+        super().__init__(400, headers=[("x-a", "1")])  # type: ignore[arg-type]
+
+
+class Busy(RetryAfter):
+    def __init__(self, who: str) -> None:
+        self.who = who
+
+
+class Wrong(RetryAfter):
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.seconds = "soon"  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     ("error", "failure"),
     [
@@ -36,6 +82,16 @@ class Silent(Exception):
                 retry_after=2.5,
             ),
             id="one that wants a time",
+        ),
+        pytest.param(
+            RetryAfter(float("inf"), "some day"),
+            Failure("RetryAfter", "some day", retry_after=366 * 86_400.0),
+            id="one that wants to wait for ever",
+        ),
+        pytest.param(
+            RetryAfter(10**400),
+            Failure("RetryAfter", "retry after inf s", retry_after=366 * 86_400.0),
+            id="one that wants a time that no float can hold",
         ),
         pytest.param(
             HttpError(409, "taken", headers={"X-A": "1"}),
@@ -60,6 +116,34 @@ class Silent(Exception):
             id="a text that is no Unicode",
         ),
         pytest.param(Silent(), Failure("Silent", "(its text cannot be made)"), id="no text at all"),
+        pytest.param(Leaving(), Failure("Leaving", "(its text cannot be made)"), id="a text that leaves"),
+        pytest.param(Broken(), Failure("Broken", "(what it says cannot be read)"), id="fields that cannot be read"),
+        pytest.param(
+            NotFound("order"),
+            Failure("HttpError", "no order", http_status=404),
+            id="an answer whose class does without its parent's __init__",
+        ),
+        pytest.param(Teapot(), Failure("HttpError", "HTTP 418", http_status=418), id="an answer without a detail"),
+        pytest.param(
+            Bare("order"),
+            Failure("PayloadInvalid", "expected an HTTP status from 400 to 599, found None"),
+            id="an answer without a status",
+        ),
+        pytest.param(
+            Listed(),
+            Failure("PayloadInvalid", "expected headers by their names, found a list"),
+            id="an answer with headers in a list",
+        ),
+        pytest.param(
+            Busy("them"),
+            Failure("TimeInvalid", "Busy: expected seconds from 0 on, found None"),
+            id="one that wants a time and has none",
+        ),
+        pytest.param(
+            Wrong(),
+            Failure("TimeInvalid", "Wrong: expected seconds from 0 on, found 'soon'"),
+            id="one that wants a time that is none",
+        ),
         pytest.param(SystemExit(3), Failure("SystemExit", "3", traceback="SystemExit: 3"), id="an exit"),
     ],
 )
@@ -80,6 +164,11 @@ def test_a_retry_after_what_is_no_time_is_refused(seconds: Any) -> None:
 @pytest.mark.parametrize("seconds", [0, 2.5, float("inf")])
 def test_a_retry_may_be_after(seconds: float) -> None:
     assert RetryAfter(seconds).seconds == seconds
+
+
+def test_an_error_that_says_too_little_is_in_the_traceback_of_what_is_wrong_with_it() -> None:
+    text = invokers.failure_of(Busy("them")).traceback
+    assert text.index("Busy: them") < text.index("TimeInvalid: Busy: expected seconds from 0 on, found None")
 
 
 def test_a_traceback_begins_at_the_handler() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import pytest
@@ -91,6 +92,56 @@ def test_removing_from_nothing_leaves_nothing(path: str) -> None:
 )
 def test_how_an_operation_is_written(operation: Operation, expected: Operation) -> None:
     assert operation == expected
+
+
+class Part(StrEnum):
+    A = "a"
+
+
+class Place(IntEnum):
+    FIRST = 0
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        pytest.param(["a", 1.5], "path: expected texts and whole numbers, found 1.5 in ['a', 1.5]", id="a fraction"),
+        pytest.param(["a", True], "path: expected texts and whole numbers, found True in ['a', True]", id="true"),
+        pytest.param(("a", None), "path: expected texts and whole numbers, found None in ('a', None)", id="nothing"),
+        pytest.param(5, "path: expected a text, or a list of texts and whole numbers, found 5", id="a number"),
+        pytest.param(b"a", "path: expected a text, or a list of texts and whole numbers, found b'a'", id="bytes"),
+        pytest.param({"a"}, "path: expected a text, or a list of texts and whole numbers, found {'a'}", id="a set"),
+    ],
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda path: operations.set(path, 1), id="set"),
+        pytest.param(lambda path: operations.increment(path), id="increment"),
+        pytest.param(lambda path: operations.remove(path), id="remove"),
+    ],
+)
+def test_a_path_that_is_none_is_refused_where_it_is_written(make: Any, path: Any, message: str) -> None:
+    with pytest.raises(errors.PayloadInvalid) as caught:
+        make(path)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param((Operator.SET, ("a", 1.5), 1), "path: expected texts and whole numbers, found 1.5", id="its path"),
+        pytest.param(("set", ("a",), 1), "operator: expected one of set, merge, increment", id="its operator"),
+    ],
+)
+def test_an_operation_that_is_made_by_hand_is_checked_too(arguments: Any, message: str) -> None:
+    with pytest.raises(errors.PayloadInvalid, match=message):
+        Operation(*arguments)
+
+
+def test_a_path_is_of_plain_texts_and_numbers_whatever_it_was_made_of() -> None:
+    made = operations.set([Part.A, Place.FIRST], 1)
+    assert [(type(part), part) for part in made.path] == [(str, "a"), (int, 0)]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import uuid
-from typing import Any
+from enum import Enum
+from typing import Annotated, Any
 
+import orjson
+import pydantic
 import pytest
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_serializer, field_validator
 from typing_extensions import TypedDict
 
 from bema.contract import errors
@@ -45,6 +48,28 @@ class Point:
     y: int = 0
 
 
+class Aliased(BaseModel):
+    order_id: str = Field("o", alias="orderId")
+    amount: float = 0
+    lines: list[Line] = []
+
+
+@pydantic.dataclasses.dataclass
+class AliasedPoint:
+    x_axis: int = Field(alias="xAxis")
+
+
+@dataclasses.dataclass
+class AnnotatedPoint:
+    x_axis: Annotated[int, Field(alias="xAxis")]
+    inner: Point = dataclasses.field(default_factory=lambda: Point(1))
+    _hidden: int = 2
+
+
+class AliasedOne(Enum):
+    NO_NUMBER = float("nan")
+
+
 class Named(TypedDict):
     name: str
 
@@ -67,6 +92,9 @@ SCHEMA = {
         pytest.param([{"order": Order(id="1")}], b'[{"order":{"id":"1","lines":[]}}]', id="a model inside"),
         pytest.param(Point(1), b'{"x":1,"y":0}', id="a dataclass"),
         pytest.param({1}, b"[1]", id="a set"),
+        pytest.param(Aliased(), b'{"orderId":"o","amount":0.0,"lines":[]}', id="a model, by its aliases"),
+        pytest.param({"a": [AliasedPoint(xAxis=1)]}, b'{"a":[{"xAxis":1}]}', id="a dataclass of pydantic's, by its"),
+        pytest.param(AnnotatedPoint(1), b'{"xAxis":1,"inner":{"x":1,"y":0}}', id="a dataclass, by its annotations"),
         pytest.param(uuid.UUID(int=1), b'"00000000-0000-0000-0000-000000000001"', id="a UUID"),
         pytest.param(datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), b'"2026-01-02T00:00:00+00:00"', id="a time"),
     ],
@@ -110,6 +138,25 @@ def _nested(depth: int) -> Any:
             {"a": [1.0, float("nan"), None]},
             "it: expected a value that JSON can hold, found nan",
             id="not a number",
+        ),
+        pytest.param(
+            Aliased(amount=float("nan")),
+            "it: expected a value that JSON can hold, found nan",
+            id="not a number in a model",
+        ),
+        pytest.param(
+            [{"a": Point(float("inf"))}],  # type: ignore[arg-type]
+            "it: expected a value that JSON can hold, found inf",
+            id="an infinity in a dataclass",
+        ),
+        pytest.param(
+            {1.0, float("nan")}, "it: expected a value that JSON can hold, found nan", id="not a number in a set"
+        ),
+        pytest.param(
+            AliasedOne.NO_NUMBER, "it: expected a value that JSON can hold, found nan", id="not a number in an enum"
+        ),
+        pytest.param(
+            Point, "it: expected a value that JSON can hold, found Type is not JSON serializable: type", id="a type"
         ),
         pytest.param(
             float("-inf"), "it: expected a value that JSON can hold, found -inf", id="an infinity, which is no number"
@@ -232,6 +279,50 @@ def test_what_is_no_json_is_malformed(annotation: Any, schema: Any, data: bytes,
     [problem] = error.problems
     assert (problem.field, problem.found) == ("", found)
     assert problem.message.startswith("expected JSON (")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        pytest.param(Aliased, Aliased(orderId="7", amount=1.5), id="a model"),
+        pytest.param(AliasedPoint, AliasedPoint(xAxis=1), id="a dataclass of pydantic's"),
+        pytest.param(AnnotatedPoint, AnnotatedPoint(1), id="a dataclass"),
+    ],
+)
+def test_what_is_written_is_what_the_schema_says_and_is_read_again(annotation: Any, value: Any) -> None:
+    data = payloads.dumps(value, what="it", limit=1000)
+    payloads.decoder(None, pydantic.TypeAdapter(annotation).json_schema())(data)
+    assert payloads.decoder(annotation, None)(data) == value
+
+
+def test_a_models_own_serializers_run_once() -> None:
+    written = []
+
+    class Counting(BaseModel):
+        x: int | None = None
+
+        @field_serializer("x")
+        def _write(self, value: int | None) -> int | None:
+            written.append(value)
+            return value
+
+    assert payloads.dumps([Counting()], what="it", limit=1000) == b'[{"x":null}]'
+    assert written == [None]
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("annotation", [Any, Aliased, list[float]])
+def test_json_has_no_constants_for_what_is_no_number(annotation: Any, constant: str) -> None:
+    data = f'{{"orderId": "7", "amount": {constant}}}'
+    error = _invalid(annotation, None, data.encode())
+    assert error.malformed
+    assert error.problems == [Problem("", f"expected JSON (which has no {constant})", data)]
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "aNaNb -Infinity"])
+def test_a_text_may_say_what_json_has_not(text: str) -> None:
+    data = orjson.dumps({"orderId": text})
+    assert payloads.decoder(Aliased, None)(data) == Aliased(orderId=text)
 
 
 def test_the_problems_of_an_input_as_one_sentence() -> None:

@@ -146,6 +146,16 @@ VOLUME = "a volume has exactly one of configMap, secret, emptyDir, projected, pe
             ["emits: expected each topic once, found a twice"],
             id="a topic emitted twice",
         ),
+        pytest.param(config(emits={"a"}), ["emits: expected a list of topics, found {'a'}"], id="emits as a set"),
+        pytest.param(config(emits="a"), ["emits: expected a list of topics, found 'a'"], id="emits as a text"),
+        pytest.param(
+            config(emits={"topic": "a"}), ["emits: expected a list of topics, found {'topic': 'a'}"], id="emits alone"
+        ),
+        pytest.param(
+            config(emits=["a", 5]),
+            ["emits[1]: expected a topic, or an object with `topic` and `schema`, found 5"],
+            id="a number for a topic",
+        ),
         pytest.param(
             cron("0 2 * *"),
             [

@@ -19,7 +19,8 @@ log = logging.getLogger("bema_runtime")
 
 def main() -> int:
     """The exit code: 0 after a clean stop, 1 when a Binding, a handler or a port cannot be used, 70 when a handler
-    could not be stopped, 75 when a cron run was stopped before its end, 76 when the app's stream was made anew."""
+    could not be stopped or has left its loop, 75 when a cron run was stopped before its end, 76 when the app's stream
+    was made anew."""
     parser = argparse.ArgumentParser(prog="bema-runtime", description="Executes Steps as their Bindings say.")
     parser.add_argument("--binding", action="append", required=True, type=Path, metavar="FILE", help="a Binding, JSON")
     parser.add_argument("--once", action="store_true", help="make one run of a cron Step, then exit")

@@ -115,7 +115,7 @@ def _messages(commit: Commit, effect: Effect, found: Found, now: Moment) -> Iter
         case DeleteState(group=group, key=key):
             yield tombstone(commits.state_subject(root, effect), run.reads.get((group, key)))
         case UpdateState():
-            yield _updated(run, effect, found.get(commits.state_subject(root, effect)), now)
+            yield from _updated(run, effect, found.get(commits.state_subject(root, effect)), now)
         case CancelTimer(id=id):
             timer = found.get(names.timer(root, id))
             if _is_pending(timer):
@@ -137,16 +137,19 @@ def tombstone(subject: str, expected: int | None) -> Outgoing:
     return Outgoing(subject, b"", {ROLLUP: "sub", DELETED: "1", TTL: TOMBSTONE_TTL}, expected)
 
 
-def _updated(run: Run, effect: UpdateState, stored: Stored | None, now: Moment) -> Outgoing:
-    """A blind change: applied to what was found, and guarded by it. What was to go away still does."""
+def _updated(run: Run, effect: UpdateState, stored: Stored | None, now: Moment) -> Iterator[Outgoing]:
+    """A blind change: applied to what was found, and guarded by it. What was to go away still does. Nothing is written
+    where nothing was and nothing is."""
     there = stored if lifetimes.is_there(stored, now.broker) else None
     before: Any = orjson.loads(there.data) if there is not None else None
     after = operations.apply(before, effect.operations)
+    if there is None and operations.is_nothing(after, effect.operations):
+        return
     what, limit = f"state {effect.group}/{effect.key}", run.binding.limits.payload_bytes
     value = payloads.dumps(after, what=what, limit=limit)
     revision = stored.sequence if stored is not None else 0
     lifetime = lifetimes.kept(lifetimes.end(there) if there is not None else None, now=now.broker)
-    return _value(commits.state_subject(run.binding.root, effect), value, revision, lifetime)
+    yield _value(commits.state_subject(run.binding.root, effect), value, revision, lifetime)
 
 
 def _event(run: Run, effect: EmitEvent, now: Moment) -> Outgoing:

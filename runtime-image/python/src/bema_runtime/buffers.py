@@ -14,12 +14,14 @@ import orjson
 from bema.contract import errors, names, operations, retries
 from bema.contract.bindings import Limits
 from bema.contract.effects import DeleteState, Effect, SetState, StateEffect, UpdateState
+from bema.contract.operations import Operator
 from bema_runtime import payloads
 from bema_runtime.outboxes import PLAIN, Check, Emission, Outbox, Room
 
 Key = tuple[str, str]
 _UNKNOWN: Any = object()
 _NO_LOCK: AbstractContextManager[Any] = contextlib.nullcontext()
+_ATOMS = frozenset({bool, int, float, str, type(None)})
 
 
 class Entry(NamedTuple):
@@ -106,21 +108,31 @@ class Buffer:
 
     def update(self, key: Key, changes: Sequence[operations.Operation]) -> None:
         """Blind where the run has not read the key; else applied here, to what it read."""
+        self.check_open()
         names.state("", *key)
+        if not changes:
+            return
         what = f"state {key[0]}/{key[1]}"
-        size = sum(len(payloads.dumps(change.value, what=what, limit=self._limits.payload_bytes)) for change in changes)
+        plain, size = [], 0
+        for change in changes:
+            data = payloads.dumps(change.value, what=what, limit=self._limits.payload_bytes)
+            plain.append(_as_of_now(change, data))
+            size += len(data)
         with self._lock:
             known = self.known(key)
             if not self.is_unknown(known):
-                self._change(key, known, changes)
+                self._change(key, known, plain)
                 return
             before = self._writes.get(key)
             earlier = before.operations if isinstance(before, UpdateState) else ()
-            self._write(UpdateState(*key, (*earlier, *changes)), self._sizes.get(key, 0) + size)
+            self._write(UpdateState(*key, (*earlier, *plain)), self._sizes.get(key, 0) + size)
 
     def _change(self, key: Key, value: bytes | None, changes: Sequence[operations.Operation]) -> None:
         """A changed value keeps the time after which, or at which, it goes away."""
         changed = operations.apply(orjson.loads(value) if value is not None else None, changes)
+        if value is None and operations.is_nothing(changed, changes):
+            self._drop_update(key)
+            return
         what = f"state {key[0]}/{key[1]}"
         data = payloads.dumps(changed, what=what, limit=self._limits.payload_bytes)
         match self._writes.get(key), self._read.get(key):
@@ -130,6 +142,13 @@ class Buffer:
                 self._write(SetState(*key, data, expires=expires), len(data))
             case _:
                 self._write(SetState(*key, data), len(data))
+
+    def _drop_update(self, key: Key) -> None:
+        """A blind change has turned out to change nothing."""
+        with self._lock:
+            if isinstance(self._writes.get(key), UpdateState):
+                del self._writes[key]
+                self._room.take(-1, -self._sizes.pop(key))
 
     def _write(self, effect: StateEffect, size: int) -> None:
         key = effect.group, effect.key
@@ -171,7 +190,7 @@ class Buffer:
         """The groups that the run itself has written to, and the keys that it has removed, by group."""
         with self._lock:
             writes = list(self._writes.values())
-        own = {effect.group for effect in writes if not isinstance(effect, DeleteState)}
+        own = {effect.group for effect in writes if _makes(effect)}
         gone: dict[str, list[str]] = {}
         for effect in writes:
             if isinstance(effect, DeleteState):
@@ -192,8 +211,27 @@ class Buffer:
                 case DeleteState(key=key):
                     values.pop(key, None)
                 case UpdateState(key=key, operations=changes):
-                    values[key] = operations.apply(values.get(key), changes)
+                    changed = operations.apply(values.get(key), changes)
+                    if key in values or not operations.is_nothing(changed, changes):
+                        values[key] = changed
         return values
+
+
+def _makes(effect: StateEffect) -> bool:
+    """Whether there is a value after it, whatever was there before."""
+    match effect:
+        case UpdateState(operations=changes):
+            return any(change.operator is not Operator.REMOVE for change in changes)
+        case _:
+            return isinstance(effect, SetState)
+
+
+def _as_of_now(change: operations.Operation, data: bytes) -> operations.Operation:
+    """A change with its value as plain JSON: what the handler does to the value afterwards, and how a type of its own
+    is written, is no part of it any more."""
+    if type(change.value) in _ATOMS:
+        return change
+    return operations.Operation(change.operator, change.path, orjson.loads(data))
 
 
 def _lifetime(what: str, ttl: float) -> float:

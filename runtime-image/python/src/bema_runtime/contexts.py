@@ -66,7 +66,7 @@ class _State:
         names.state("", group, key)
         found = await self._read(group, key)
         value = self._buffer.known((group, key))
-        return None if value is None else authoring.StateItem(key, orjson.loads(value), found.revision)
+        return None if value is None else authoring.StateItem(key, orjson.loads(value), _revision(found))
 
     async def set(
         self, group: str, key: str, value: Any, *, ttl: float | None = None, if_revision: int | None = None
@@ -80,7 +80,7 @@ class _State:
         if isinstance(revision, bool) or not isinstance(revision, int):
             raise errors.PayloadInvalid(f"state {group}/{key}: if_revision: expected a revision, found {revision!r}")
         entry = await self._read(group, key)
-        found = 0 if entry.value is None else entry.revision
+        found = _revision(entry)
         if found != revision:
             raise errors.RevisionConflict(
                 f"state {group}/{key}: expected revision {revision}, found {found or 'nothing'}",
@@ -137,6 +137,11 @@ class _State:
             cursor = page.cursor
             if cursor is None:
                 return count
+
+
+def _revision(entry: Entry) -> int:
+    """What `if_revision` has to name: what was removed leaves a message for a while, and is nothing."""
+    return 0 if entry.value is None else entry.revision
 
 
 class _Timers:

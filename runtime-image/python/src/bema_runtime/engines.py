@@ -566,11 +566,15 @@ class Engine:
                     own, gone = call.params.get("own") or (), call.params.get("gone") or {}
                     return Reply(call.id, result=await self._reader.groups(run, own, gone))
                 case "heartbeat":
-                    run.deadline = time.monotonic() + run.timeout
+                    run.prolong()
                     return Reply(call.id, result=time.time() + run.timeout)
                 case method:
                     return Reply(call.id, error=f"unknown method {method!r}")
         except errors.BemaError as error:
+            return Reply(call.id, error=f"{type(error).__name__}: {error}")
+        except Exception as error:
+            # A question without an answer would hold its handler until its timeout
+            log.exception("A handler's question, %s, cannot be answered", call.method, extra=run.log_fields)
             return Reply(call.id, error=f"{type(error).__name__}: {error}")
         finally:
             # A read that the handler did not wait for may have got a turn that nobody would ever give back

@@ -5,33 +5,34 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import threading
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from bema import authoring, handlers
-from bema.contract import errors, triggers
+from bema.contract import errors, retries, triggers
 from bema.contract.bindings import Binding, BoundApi, BoundCron, BoundEvent, BoundState
 from bema.contract.frames import Cancel, End, Failure, Invoke, ItemEnd, Outcome, Peer
 from bema.contract.triggers import Kind, Method
-from bema_runtime import changes, conditions, payloads, responses
+from bema_runtime import changes, conditions, loops, payloads, responses
 from bema_runtime.buffers import Buffer
 from bema_runtime.conditions import Condition
 from bema_runtime.contexts import AsyncContext, SyncContext
 from bema_runtime.handfuls import Batch
+from bema_runtime.loops import HandlerLoop
 from bema_runtime.mailboxes import Mailbox
 
 log = logging.getLogger(__name__)
 
 MAX_THREADS = 256
+EXIT_STUCK = 70
+"""Of a process whose handlers cannot be brought to an end."""
 Bound = BoundEvent | BoundApi | BoundCron | BoundState
 _OWN_FILES = (str(Path(__file__).parent), futures.__path__[0])
 
@@ -55,11 +56,24 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Execution:
+    invoke: Invoke
     entry: _Entry
     buffer: Buffer
     task: asyncio.Task[None] | None = None
     begun: bool = False
     cancelled: str | None = None
+    left: list[asyncio.Task[Any]] = field(default_factory=list)
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        invoke = self.invoke
+        return {
+            "app": self.entry.binding.app,
+            "step": invoke.step,
+            "run": invoke.run,
+            "attempt": invoke.attempt,
+            "trace": invoke.trace_id,
+        }
 
 
 class PythonInvoker:
@@ -69,16 +83,12 @@ class PythonInvoker:
         self._bindings = bindings
         self._entries: dict[str, _Entry] = {}
         self._executions: dict[int, _Execution] = {}
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="handlers", daemon=True)
+        self._serving = HandlerLoop(_give_up)
+        self._loop = self._serving.loop
         self._pool = ThreadPoolExecutor(_pool_size(bindings), thread_name_prefix="handler")
         self._begin: Mailbox[Invoke] = Mailbox(self._loop, self._start_all)
         self._ends: list[End] = []
         self._peer: Peer
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -89,7 +99,7 @@ class PythonInvoker:
         """Load every handler. Raises `StepInvalid`."""
         self._peer = peer
         self._entries = {binding.step: _load(binding) for binding in self._bindings}
-        self._thread.start()
+        self._serving.start()
 
     def invoke(self, invocations: Sequence[Invoke]) -> None:
         self._begin.put_all(list(invocations))
@@ -98,17 +108,16 @@ class PythonInvoker:
         self._loop.call_soon_threadsafe(self._cancel, cancel)
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
+        self._serving.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _start_all(self, invocations: list[Invoke]) -> None:
         for invoke in invocations:
             entry = self._entries[invoke.step]
             buffer = _buffer(entry, invoke)
-            execution = _Execution(entry, buffer)
+            execution = _Execution(invoke, entry, buffer)
             self._executions[invoke.id] = execution
-            execution.task = self._loop.create_task(self._execute(invoke, execution))
+            execution.task = asyncio.Task(self._execute(invoke, execution), loop=self._loop)
 
     def _cancel(self, cancel: Cancel) -> None:
         execution = self._executions.get(cancel.invocation)
@@ -124,6 +133,7 @@ class PythonInvoker:
     async def _execute(self, invoke: Invoke, execution: _Execution) -> None:
         end = End(invoke.id, Outcome.OK)
         execution.begun = True
+        loops.own(execution)
         try:
             if execution.cancelled is None:
                 await self._run(invoke, execution, end)
@@ -157,6 +167,7 @@ class PythonInvoker:
             result = await entry.function(*arguments)
         else:
             result = await self._in_pool(entry.function, *arguments)
+        loops.check_left(execution)
         if batch is not None:
             end.items = batch.ends(failure_of)
         if result is not None:
@@ -219,6 +230,11 @@ class PythonInvoker:
     def _flush(self) -> None:
         ends, self._ends = self._ends, []
         self._peer.ended(ends)
+
+
+def _give_up() -> None:
+    """Leave at once, so that the events in hand are delivered to somebody else."""
+    os._exit(EXIT_STUCK)
 
 
 def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
@@ -373,27 +389,46 @@ def _invalid(error: payloads.InputInvalid) -> Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What the engine needs to know of an exception."""
-    if isinstance(error, errors.HttpError):
-        return _http_failure(error)
+    """What the engine needs to know of an exception. Raises nothing, whatever its class does: an execution whose
+    failure cannot be told would have no end."""
+    try:
+        return _failure_of(error)
+    except BaseException:
+        log.exception("What a handler raised cannot be read")
+        return Failure(type(error).__name__, "(what it says cannot be read)", traceback=_traceback(error))
+
+
+def _failure_of(error: BaseException) -> Failure:
+    try:
+        if isinstance(error, errors.HttpError):
+            return _http_failure(error)
+        retry_after = _retry_after(error) if isinstance(error, errors.RetryAfter) else None
+    except errors.EffectRefused as wrong:
+        wrong.__cause__ = error
+        return _failure_of(wrong)
     return Failure(
         type(error).__name__,
         _text(error),
         traceback=_traceback(error),
         retryable=not isinstance(error, errors.NonRetryable),
-        retry_after=error.seconds if isinstance(error, errors.RetryAfter) else None,
+        retry_after=retry_after,
         http_status=409 if isinstance(error, errors.RevisionConflict) else None,
     )
 
 
 def _http_failure(error: errors.HttpError) -> Failure:
-    """The answer that a handler raised, or why it is none."""
-    try:
-        status = responses.check_status(error.status, lowest=400)
-        headers = dict(responses.header_pairs(error.headers))
-    except errors.PayloadInvalid as wrong:
-        return failure_of(wrong)
-    return Failure("HttpError", _unicode(str(error.detail)), http_status=status, http_headers=headers)
+    """The answer that a handler raised. Raises `PayloadInvalid` where it is none. A subclass may have done without its
+    parent's `__init__`."""
+    status = responses.check_status(getattr(error, "status", None), lowest=400)
+    headers = dict(responses.header_pairs(getattr(error, "headers", None) or {}))
+    detail = str(getattr(error, "detail", None) or f"HTTP {status}")
+    return Failure("HttpError", _unicode(detail), http_status=status, http_headers=headers)
+
+
+def _retry_after(error: errors.RetryAfter) -> float:
+    """The longest that there is for more: JSON has no infinity. Raises `TimeInvalid`, as above."""
+    seconds = errors.check_seconds(getattr(error, "seconds", None), what=type(error).__name__)
+    return min(seconds, retries.LONGEST)
 
 
 def _traceback(error: BaseException) -> str:
@@ -404,14 +439,14 @@ def _traceback(error: BaseException) -> str:
             first = first.tb_next
         lines = traceback.format_exception(type(error), error, first or error.__traceback__)
         return _unicode("".join(lines).rstrip())
-    except Exception:  # noqa: BLE001 - so is what it is made from
+    except BaseException:  # noqa: BLE001 - so is what it is made from
         return ""
 
 
 def _text(error: BaseException) -> str:
     try:
         return _unicode(str(error))
-    except Exception:  # noqa: BLE001 - the `__str__` is user code too
+    except BaseException:  # noqa: BLE001 - the `__str__` is user code too
         return "(its text cannot be made)"
 
 

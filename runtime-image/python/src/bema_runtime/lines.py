@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 
 from bema.contract import errors
-from bema_runtime import payloads
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +68,11 @@ class Line(asyncio.Protocol):
 def dumps(message: dict[str, Any]) -> bytes:
     """A message as a line. Raises `PayloadInvalid`."""
     try:
-        return orjson.dumps(message, default=payloads.plain, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
         # A lone surrogate, which orjson will not write: good JSON all the same
         try:
-            return json.dumps(message, default=payloads.plain).encode() + b"\n"
+            return json.dumps(message).encode() + b"\n"
         except (TypeError, ValueError) as error:
             raise errors.PayloadInvalid(f"expected values that JSON can hold, found {error}") from error
 

@@ -6,14 +6,21 @@ included), else against the trigger's JSON Schema.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import enum
+import functools
+import json
 import math
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import pydantic
+import pydantic.dataclasses
+from pydantic.fields import FieldInfo
 
 from bema import handlers
 from bema.contract import errors
@@ -47,11 +54,17 @@ Decode = Callable[[bytes], Any]
 
 def dumps(value: Any, *, what: str, limit: int) -> bytes:
     """A value as JSON. Raises `PayloadInvalid` for what JSON cannot say, `PayloadTooLarge` above `limit` bytes."""
+    parts = [value]
+
+    def convert(item: Any) -> Any:
+        parts.append(plain := _plain(item))
+        return plain
+
     try:
-        data = orjson.dumps(value, default=plain)
+        data = orjson.dumps(value, default=convert, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError as error:
         raise errors.PayloadInvalid(f"{what}: expected a value that JSON can hold, found {error}") from error
-    if b"null" in data and (found := _not_finite(value)) is not None:
+    if b"null" in data and (found := _not_finite(parts)) is not None:
         raise errors.PayloadInvalid(f"{what}: expected a value that JSON can hold, found {found}")
     if len(data) > limit:
         raise errors.PayloadTooLarge(
@@ -62,7 +75,7 @@ def dumps(value: Any, *, what: str, limit: int) -> bytes:
 
 
 def _not_finite(value: Any) -> float | None:
-    """A NaN or an infinity in a value: orjson would write null for it."""
+    """A NaN or an infinity in what orjson writes by itself: it writes null for it."""
     match value:
         case float():
             return None if math.isfinite(value) else value
@@ -70,16 +83,45 @@ def _not_finite(value: Any) -> float | None:
             return next((found for item in value.values() if (found := _not_finite(item)) is not None), None)
         case list() | tuple():
             return next((found for item in value if (found := _not_finite(item)) is not None), None)
+        case enum.Enum():
+            return _not_finite(value.value)
     return None
 
 
-def plain(value: Any) -> Any:
-    """What orjson cannot write by itself. Raises `TypeError`."""
+def _plain(value: Any) -> Any:
+    """What orjson cannot write by itself, or would write otherwise than the schema says: models and dataclasses, by
+    their aliases. Raises `TypeError`."""
+    kind = type(value)
     if isinstance(value, pydantic.BaseModel):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", by_alias=True)
+    if pydantic.dataclasses.is_pydantic_dataclass(kind):
+        return kind.__pydantic_serializer__.to_python(value, mode="json", by_alias=True)
+    if dataclasses.is_dataclass(kind):
+        return {written: getattr(value, name) for name, written in _fields(kind)}
     if isinstance(value, set | frozenset):
         return list(value)
-    raise TypeError(f"a {type(value).__name__}")
+    raise TypeError(f"a {kind.__name__}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _fields(kind: Any) -> list[tuple[str, str]]:
+    """The fields of a plain dataclass, each with the name that its schema has for it."""
+    try:
+        hints = typing.get_type_hints(kind, include_extras=True)
+    except Exception:  # noqa: BLE001 - an annotation of any kind: such a type has no schema, and no aliases
+        hints = {}
+    return [
+        (field.name, _alias(field, hints.get(field.name)) or field.name)
+        for field in dataclasses.fields(kind)
+        if not field.name.startswith("_")
+    ]
+
+
+def _alias(field: dataclasses.Field[Any], hint: Any) -> str | None:
+    for said in (field.default, *getattr(hint, "__metadata__", ())):
+        if isinstance(said, FieldInfo) and (alias := said.serialization_alias or said.alias):
+            return alias
+    return None
 
 
 def decoder(annotation: Any, schema: Mapping[str, Any] | None) -> Decode:
@@ -95,7 +137,20 @@ def _any(data: bytes) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise _malformed(str(error), data) from error
+        constant = _constant(data) if _may_have_constants(data) else None
+        raise _malformed(str(error) if constant is None else f"which has no {constant}", data) from error
+
+
+def _may_have_constants(data: bytes) -> bool:
+    return b"NaN" in data or b"Infinity" in data
+
+
+def _constant(data: bytes) -> str | None:
+    """What many take for JSON and is none: `NaN`, `Infinity` or `-Infinity`."""
+    found: list[str] = []
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(data, parse_constant=found.append)
+    return found[0] if found else None
 
 
 def _malformed(message: str, data: bytes) -> InputInvalid:
@@ -105,6 +160,8 @@ def _malformed(message: str, data: bytes) -> InputInvalid:
 
 def _typed(adapter: pydantic.TypeAdapter[Any]) -> Decode:
     def decode(data: bytes) -> Any:
+        if _may_have_constants(data):
+            _any(data)  # pydantic takes them
         try:
             return adapter.validate_json(data)
         except pydantic.ValidationError as error:

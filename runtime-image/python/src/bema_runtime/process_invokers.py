@@ -188,7 +188,11 @@ class ProcessInvoker:
         self._end(ends)
 
     async def _answer(self, child: Child, call: Call) -> None:
-        child.send([await self._asked(call)])
+        try:
+            child.send([await self._asked(call)])
+        except Exception as error:
+            log.exception("The worker's question, %s, cannot be answered", call.method, extra=self._fields)
+            child.send([Reply(call.id, error=f"{type(error).__name__}: {error}")])
 
     async def _asked(self, call: Call) -> Reply:
         reply = await self._peer.call(call)

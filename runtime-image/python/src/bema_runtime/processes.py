@@ -16,12 +16,12 @@ from bema.ports import connections
 from bema_runtime import crons, engines, memories, servers
 from bema_runtime.commits import RunOutcome
 from bema_runtime.engines import Engine
+from bema_runtime.invokers import EXIT_STUCK
 from bema_runtime.isolations import Invokers
 from bema_runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-EXIT_STUCK = 70
 EXIT_STOPPED = 75
 EXIT_REPLACED = 76
 LINGER = 2.0

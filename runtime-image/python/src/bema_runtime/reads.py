@@ -41,14 +41,16 @@ class Page:
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Page:
         """From the parameters of a call. Raises `NameInvalid` or `PayloadInvalid`."""
-        limit, cursor = params.get("limit"), params.get("cursor")
+        prefix, limit, cursor = params.get("prefix"), params.get("limit"), params.get("cursor")
+        if prefix is not None and not isinstance(prefix, str):
+            raise errors.PayloadInvalid(f"prefix: expected a text, found {prefix!r}")
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise errors.PayloadInvalid(f"limit: expected a number from 1 on, found {limit!r}")
         if cursor is not None and not (isinstance(cursor, str) and _CURSOR.fullmatch(cursor)):
             raise errors.PayloadInvalid(f"cursor: expected one that a list has returned, found {cursor!r}")
         after, _, shown = (cursor or "0").partition(".")
         return cls(
-            prefix=params.get("prefix") or "",
+            prefix=prefix or "",
             limit=limit,
             after=int(after),
             own=params.get("own") or (),

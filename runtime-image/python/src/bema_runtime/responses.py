@@ -68,6 +68,8 @@ def check_status(status: Any, *, lowest: int = 200) -> int:
 
 def header_pairs(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     """Headers of an answer. Raises `PayloadInvalid` for one that would break out of its line, or break the framing."""
+    if not isinstance(headers, Mapping):
+        raise errors.PayloadInvalid(f"expected headers by their names, found a {type(headers).__name__}")
     return [_header(str(name).lower(), str(value)) for name, value in headers.items()]
 
 

@@ -122,6 +122,8 @@ class Run:
     span_id: str = ""
     deadline: float = 0.0
     """When its attempt is cancelled, by `time.monotonic`: a clock that is set must not end it."""
+    until: float = 0.0
+    """Of a run that somebody waits for: when they wait no more, by `time.monotonic`. A conflict does not move it."""
     started: float = field(default_factory=time.time)
     """Unix time of its arrival in this process."""
     invoked: float = 0.0
@@ -147,6 +149,10 @@ class Run:
         again = [twin for twin in self.twins if twin.sequence == delivery.sequence]
         self.twins = (*(twin for twin in self.twins if twin not in again), delivery)
         return bool(again)
+
+    def prolong(self) -> None:
+        """Its time starts anew."""
+        self.deadline = self.until = time.monotonic() + self.timeout
 
     @property
     def members(self) -> Sequence[Run]:

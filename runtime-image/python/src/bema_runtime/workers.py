@@ -58,7 +58,7 @@ class Host:
         for end in ends:
             try:
                 self._send(end)
-            except errors.PayloadInvalid as error:
+            except Exception as error:  # noqa: BLE001 - whatever a handler has put into it: there has to be an end
                 failure = Failure(type(error).__name__, str(error))
                 self._send(End(end.invocation, Outcome.FAILED, failure=failure))
 

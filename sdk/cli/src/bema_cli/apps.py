@@ -21,6 +21,10 @@ from bema.ports.jetstream import JetStream, Outgoing, Stored
 from bema_cli.workspaces import Workspace
 
 CONNECT_SECONDS = 5.0
+MAX_DEPTH = 254
+"""Levels of a value that a handler may emit or store."""
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
+_TOO_DEEP = f"expected JSON that is at most {MAX_DEPTH} levels deep, found more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +85,30 @@ async def connected(target: Target) -> AsyncIterator[JetStream]:
 
 
 def parse_data(text: str) -> bytes:
-    """JSON, made compact. Raises `PayloadInvalid` or `PayloadTooLarge`."""
+    """JSON, made compact. Raises `PayloadInvalid`, also for what no handler could emit, or `PayloadTooLarge`."""
     try:
-        data = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        value = json.loads(text)
+        _check_value(value)
+        data = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except RecursionError as error:
+        raise errors.PayloadInvalid(_TOO_DEEP) from error
     except ValueError as error:
         raise errors.PayloadInvalid(f"expected JSON, found {_short(text)!r}: {error}") from error
     letters.check_size(data)
     return data
+
+
+def _check_value(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        for item in level:
+            if isinstance(item, int) and not _SMALLEST <= item <= _LARGEST:
+                raise errors.PayloadInvalid(f"expected whole numbers of at most 64 bits, found {item}")
+        nested = [item for item in level if isinstance(item, dict | list)]
+        if not nested:
+            return
+        level = [inner for item in nested for inner in (item.values() if isinstance(item, dict) else item)]
+    raise errors.PayloadInvalid(_TOO_DEEP)
 
 
 def now() -> str:

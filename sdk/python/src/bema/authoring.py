@@ -120,7 +120,7 @@ class StateItem:
     key: str
     value: Any
     revision: int = 0
-    """Which write of the key it is; 0 for one that the run itself has asked for. See `if_revision`."""
+    """Which write of the key is stored, whatever the run itself has asked for since; 0 for none. See `if_revision`."""
 
 
 class StatePage(list[StateItem]):
@@ -139,7 +139,8 @@ class State(Protocol):
     """
 
     async def get(self, group: str, key: str, default: Any = None) -> Any:
-        """The value, the run's own writes included; `default` when there is none."""
+        """The value, the run's own writes included; `default` when there is none. A null that was stored is a value:
+        then it is None, whatever the default."""
         ...
 
     async def item(self, group: str, key: str) -> StateItem | None:
@@ -162,7 +163,8 @@ class State(Protocol):
         ...
 
     async def update(self, group: str, key: str, *changes: operations.Operation) -> None:
-        """Change a value without reading it: applied to whatever it is at commit, so it never conflicts."""
+        """Change a value without reading it: applied to whatever it is at commit, so it never conflicts. Where nothing
+        is and the changes leave nothing, no key is made."""
         ...
 
     async def increment(self, group: str, key: str, by: float = 1, path: operations.Path = "") -> None:

@@ -35,6 +35,9 @@ BemaError
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 
 class BemaError(Exception):
     """The root of Bema's errors."""
@@ -77,10 +80,18 @@ class RetryAfter(HandlerError):
     `TimeInvalid` for what is no time from 0 on."""
 
     def __init__(self, seconds: float, reason: str = "") -> None:
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-            raise TimeInvalid(f"RetryAfter: expected seconds from 0 on, found {seconds!r}")
-        super().__init__(reason or f"retry after {seconds:g} s")
-        self.seconds = seconds
+        self.seconds = check_seconds(seconds, what="RetryAfter")
+        super().__init__(reason or f"retry after {self.seconds:g} s")
+
+
+def check_seconds(seconds: Any, *, what: str) -> float:
+    """Raises `TimeInvalid` that names `what` for what is no time from 0 on."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        raise TimeInvalid(f"{what}: expected seconds from 0 on, found {seconds!r}")
+    try:
+        return float(seconds)
+    except OverflowError:
+        return math.inf
 
 
 class HttpError(HandlerError):

@@ -39,10 +39,28 @@ class Operation:
     path: tuple[str | int, ...] = ()
     value: Any = None
 
+    def __post_init__(self) -> None:
+        """Raises `PayloadInvalid`: here, where its author sees it, and not where it is committed."""
+        if not isinstance(self.operator, Operator):
+            raise errors.PayloadInvalid(f"operator: expected one of {', '.join(Operator)}, found {self.operator!r}")
+        if self.path:
+            object.__setattr__(self, "path", tuple([_part(part, self.path) for part in self.path]))
+
+
+def _part(part: Any, path: Any) -> str | int:
+    """Of the plain type, whatever its own is: it has to mean the same in another process."""
+    if isinstance(part, str):
+        return str.__str__(part)
+    if isinstance(part, int) and not isinstance(part, bool):
+        return int(part)
+    raise errors.PayloadInvalid(f"path: expected texts and whole numbers, found {part!r} in {path!r}")
+
 
 def _parts(path: Path) -> tuple[str | int, ...]:
     if not isinstance(path, str):
-        return tuple(path)
+        if not isinstance(path, list | tuple):
+            raise errors.PayloadInvalid(f"path: expected a text, or a list of texts and whole numbers, found {path!r}")
+        return path  # type: ignore[return-value]
     return tuple(int(part) if _INDEX.fullmatch(part) else part for part in path.split(".")) if path else ()
 
 
@@ -87,6 +105,12 @@ def apply(value: Any, operations: Sequence[Operation]) -> Any:
     for operation in operations:
         result = _apply(result, operation)
     return result
+
+
+def is_nothing(result: Any, operations: Sequence[Operation]) -> bool:
+    """Whether a key that does not exist does so after the operations, too, which gave `result`. Null is a value where
+    it was set."""
+    return result is None and not any(one.operator is Operator.SET and not one.path for one in operations)
 
 
 def _apply(root: Any, operation: Operation) -> Any:

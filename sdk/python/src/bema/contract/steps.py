@@ -83,6 +83,16 @@ class Emit(Model):
     description: Text | None = None
     """What the event says, for people."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _topic_alone(cls, value: Any) -> Any:
+        """A config may name a topic alone; the stored form is always an object."""
+        if isinstance(value, str):
+            return {"topic": value}
+        if not isinstance(value, Mapping | Emit):
+            raise ValueError(f"expected a topic, or an object with `topic` and `schema`, found {_found(value)}")
+        return value
+
 
 class Code(Model):
     """Where the handler comes from: an image, or source inside the Step itself."""
@@ -219,11 +229,10 @@ class StepSpec(Model):
 
     @field_validator("emits", mode="before")
     @classmethod
-    def _emit_names(cls, value: Any) -> Any:
-        """A config may name a topic alone; the stored form is always an object."""
-        if not isinstance(value, list):
-            return value
-        return [{"topic": item} if isinstance(item, str) else item for item in value]
+    def _emits_in_order(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"expected a list of topics, found {_found(value)}")
+        return list(value)
 
     @field_validator("emits")
     @classmethod
@@ -414,9 +423,12 @@ def _sentence(where: str, details: Any, root: type[Model]) -> str:
         case "value_error":
             return f"{where}: {path + ': ' if path else ''}{details['ctx']['error']}"
         case _:
-            found = repr(details["input"])
-            short = found if len(found) <= 80 else found[:79] + "…"
-            return f"{where}: {path}: {details['msg'][0].lower()}{details['msg'][1:]}, found {short}"
+            return f"{where}: {path}: {details['msg'][0].lower()}{details['msg'][1:]}, found {_found(details['input'])}"
+
+
+def _found(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
