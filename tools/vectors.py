@@ -255,7 +255,6 @@ NAMES: tuple[Case, ...] = (
     ),
     _call("the Step of a consumer", "step_of_durable", durable="pay"),
     _call("the Step of a partition's consumer", "step_of_durable", durable="pay_3"),
-    _call("the run of a batch", "run_of_batch", step="count", runs=["r1", "r2"]),
     _call("a tick's run", "run_of_tick", step="report", nominal=1_767_225_600),
     _call("the run of a Job that somebody started", "run_of_job", step="report", job="report-by-hand"),
     _call(

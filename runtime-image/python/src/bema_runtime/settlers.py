@@ -20,7 +20,7 @@ from bema.contract import envelopes, errors, frames, retries
 from bema.contract.frames import End, Outcome
 from bema.ports.connections import Connection
 from bema.ports.jetstream import JetStream, Outgoing
-from bema_runtime import commits, traces
+from bema_runtime import commits, gatherers, traces
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Abandoned, Committed, Committer, Conflicted, Overtaken, Result, Unfit
 from bema_runtime.hands import ACK, NAK, Hands
@@ -152,11 +152,12 @@ class Settler:
         self._write(acks)
 
     def _overtaken(self, batch: Run, ended: Sequence[Run], acks: list[bytes]) -> None:
-        """Some items of a batch have ended elsewhere, and nothing was written: execute the others again."""
+        """Some items of a batch have ended elsewhere, and nothing was written: the others are a batch of their own."""
         for item in ended:
             self._done(item, "overtaken", acks)
-        batch.items = [item for item in batch.items if item not in ended]
-        self.begin(batch, self._again(batch))
+        rest = gatherers.batch_of(batch.unit, [item for item in batch.items if item not in ended])
+        rest.conflicts = batch.conflicts
+        self.begin(rest, self._again(rest))
 
     def note_conflict(self, run: Run, conflict: Conflicted) -> None:
         run.conflicts += 1

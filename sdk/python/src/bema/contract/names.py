@@ -15,7 +15,6 @@ import functools
 import hashlib
 import re
 import zlib
-from collections.abc import Sequence
 
 from bema.contract import errors
 
@@ -435,11 +434,6 @@ def run_of_event(step: str, source: str, event_id: str) -> str:
     return _id("event", step, f"{len(source)}:{source}{event_id}")
 
 
-def run_of_batch(step: str, runs: Sequence[str]) -> str:
-    """The id of what several runs do together."""
-    return _id("batch", step, " ".join(runs))
-
-
 def run_of_tick(step: str, nominal: int) -> str:
     """A cron run's id from its nominal time, in whole seconds since 1970."""
     return _id("cron", step, str(nominal))
@@ -461,7 +455,8 @@ def emitted_event(run: str, number: int) -> str:
 
 
 def new_id(milliseconds: int, randomness: int) -> str:
-    """A new ULID in lower case, from a time in ms since 1970 and 80 random bits: for events and runs at the edge."""
+    """A new ULID in lower case, from a time in ms since 1970 and 80 random bits: for batches, and for events and runs
+    at the edge."""
     number = (milliseconds & ((1 << 48) - 1)) << 80 | (randomness & ((1 << 80) - 1))
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
