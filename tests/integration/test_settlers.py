@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from bema.contract import bindings
+from bema.contract import bindings, names
 from bema.contract.bindings import AppStream, Installation, Owner
 from bema.contract.effects import EmitEvent
 from bema.contract.frames import End, Failure, ItemEnd, Outcome
@@ -46,11 +47,14 @@ class Process:
             lanes,
             Metrics(),
             tasks=self._tasks,
-            invoke=self.again.append,
+            execute=self._execute,
             watched=frozenset,
             resume=lambda run: asyncio.sleep(0),
         )
         self.settler.committer.start()
+
+    async def _execute(self, run: Run) -> None:
+        self.again.append(run)
 
     def takes(self, *ids: str) -> Run:
         """A batch of the runs with these ids."""
@@ -124,3 +128,19 @@ async def test_two_processes_that_commit_parts_of_one_batch_emit_under_ids_of_th
     assert markers == {"a", "b"}
     assert len({stored.headers["ce-id"] for stored in events}) == len(events) == 2, "two events, each with its own id"
     assert len(timers) == 2, "no timer has taken the place of another"
+
+
+async def _broken() -> None:
+    raise ZeroDivisionError("a mistake of the runtime")
+
+
+async def test_a_run_that_cannot_be_settled_is_undeliverable_in_the_end(shop: Shop) -> None:
+    [process, _] = shop.processes
+    for delivered in (53, 54):
+        delivery = units.DELIVERY._replace(delivered=delivered)
+        process.settler.begin(units.run(id=f"r{delivered}", delivery=delivery), _broken())
+    await shop.wait_ends(1)
+    [letter] = await shop.found("dlq.>")
+    assert letter.subject == names.dead_letter(units.ROOT, "pay", "r54")
+    [entry] = json.loads(letter.headers["Bema-Errors"])
+    assert entry["message"] == "delivered 54 times without an end: ZeroDivisionError: a mistake of the runtime"

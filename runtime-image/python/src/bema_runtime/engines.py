@@ -54,10 +54,8 @@ CLOCK = 10
 """Seconds between two questions about the broker's time: its clock may be set, and this machine may have slept."""
 GRACE = 10.0
 """How long a handler may go on after it was cancelled, in seconds, before the process gives itself up."""
-
-SUSPECT = 2
-"""Deliveries after which a run may have ended the processes that it was delivered to. A process that is killed while a
-run is in its hands costs it one."""
+TAKE_BACK = 1.0
+"""How long a process that stops may take to say that none of its executions is to blame for it, in seconds."""
 
 
 class Engine:
@@ -93,7 +91,7 @@ class Engine:
             self._lanes,
             metrics,
             tasks=self._tasks,
-            invoke=self._invoke,
+            execute=self._execute,
             watched=lambda: self._watches.groups,
             resume=self._resume,
         )
@@ -262,6 +260,7 @@ class Engine:
             await asyncio.sleep(0.02)
         for number in list(self._running):
             self._invoker.cancel(frames.Cancel(number, "the process stops"))
+        await self._suspects.close(TAKE_BACK if self._connection.is_connected else 0)
         left = await self._hands.give_back()
         await self._committer.close()
         if left:
@@ -361,35 +360,36 @@ class Engine:
             )
             self._settler.give_up(run, "StateLoop", {"type": "StateLoop", "message": text})
             return
-        delivery = run.delivery
-        limit = run.binding.retry.max_attempts + run.binding.limits.extra_deliveries
-        if delivery is not None and delivery.delivered > limit:
-            text = f"delivered {delivery.delivered} times without an end"
-            self._settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+        if not await self._may_execute(run):
             return
-        if delivery is not None and delivery.delivered > SUSPECT:
-            await self._execute_alone(run)
-        elif run.unit.gather is not None and not run.retried and run.attempt == 1:
-            run.unit.gather(run)
+        if run.unit.gather is None:
+            self._invoke(run)
+        elif run.retried or run.attempt > 1 or self._suspects.is_alone(run):
+            # Also where others come in batches: what failed before must not take others along for ever
+            self._invoke(gatherers.batch_of(run.unit, [run]))
         else:
-            self._execute(run)
+            run.unit.gather(run)
 
-    def _execute(self, run: Run) -> None:
-        """By itself, also where others come in batches: what failed before must not take others along for ever."""
-        self._invoke(run if run.unit.gather is None else gatherers.batch_of(run.unit, [run]))
-
-    async def _execute_alone(self, run: Run) -> None:
-        """While no other run is executed that may have ended a process."""
-        times = await self._suspects.enter(run)
-        if times < run.binding.retry.max_attempts and not self._draining:
-            self._execute(run)
+    async def _execute(self, run: Run) -> None:
+        """Once more, a run or a batch."""
+        if len(run.members) > 1:
+            await self._suspects.note_all(run.members)
+        elif not await self._may_execute(run.members[0]):
             return
+        self._invoke(run)
+
+    async def _may_execute(self, run: Run) -> bool:
+        """Wait until it may. What ends every process that executes it comes to an end itself."""
+        times = await self._suspects.enter(run)
+        if times is None or (times < run.binding.retry.max_attempts and not self._draining):
+            return True
         self._suspects.left(run)
         if self._draining:
             await self._hands.let_go(run, NAK)
-            return
-        text = f"expected a handler that comes to an end, found {times} executions whose process ended"
-        self._settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+        else:
+            text = f"expected a handler that comes to an end, found {times} executions whose process ended"
+            self._settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+        return False
 
     async def _not_heard(self, run: Run) -> None:
         """The Step may be on its way to a version that hears this, and others of its pods there already."""

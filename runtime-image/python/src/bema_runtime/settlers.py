@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Settler:
-    """Settles runs. Those that somebody waits for (api, cron) get their commit's result instead of an ack. `invoke`
+    """Settles runs. Those that somebody waits for (api, cron) get their commit's result instead of an ack. `execute`
     executes a run's handler once more, `resume` does so unless the run has ended elsewhere."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Settler:
         metrics: Metrics,
         *,
         tasks: Tasks,
-        invoke: Callable[[Run], None],
+        execute: Callable[[Run], Coroutine[Any, Any, None]],
         watched: Callable[[], frozenset[str]],
         resume: Callable[[Run], Coroutine[Any, Any, None]],
     ) -> None:
@@ -56,7 +56,7 @@ class Settler:
         self._lanes = lanes
         self._metrics = metrics
         self._tasks = tasks
-        self._invoke = invoke
+        self._execute = execute
         self._resume = resume
         self.committer = Committer(self._js, stream, metrics=metrics, settle=self._committed, watched=watched)
 
@@ -67,10 +67,25 @@ class Settler:
     async def _or_let_go(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception:
+        except Exception as error:
             log.exception("A run could not be settled; its event will be delivered again", extra=run.log_fields)
             for member in run.members:
-                self._hands.forget(member, None)
+                if not self._gave_up(member, error):
+                    self._hands.forget(member, None)
+
+    def _gave_up(self, run: Run, error: Exception) -> bool:
+        """Whether a run that cannot be settled has come for the last time, and ends here. How often it was delivered
+        says nothing else: each drain delivers it once more."""
+        limit = run.binding.retry.max_attempts + run.binding.limits.extra_deliveries
+        if run.delivery is None or run.delivery.delivered <= limit:
+            return False
+        text = f"delivered {run.delivery.delivered} times without an end: {type(error).__name__}: {error}"
+        try:
+            self.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+        except Exception:
+            log.exception("Nor can its dead letter be made", extra=run.log_fields)
+            return False
+        return True
 
     def _write(self, acks: Sequence[bytes]) -> None:
         if acks:
@@ -169,7 +184,7 @@ class Settler:
     async def _again(self, run: Run) -> None:
         if run.conflicts <= run.binding.limits.conflicts:
             await self._lanes.enter_all(run.reads, run)
-            self._invoke(run)
+            await self._execute(run)
         else:
             # Too many conflicts in a row: step aside for up to a second. Not an attempt
             for member in run.members:

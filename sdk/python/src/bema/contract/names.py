@@ -322,7 +322,7 @@ def watch(root: str, step: str = "*") -> str:
 
 
 def suspect(root: str, step: str, run: str) -> str:
-    """How often a run that may end its process was executed by itself."""
+    """Executions of a run that have not ended: one of them may have ended its process."""
     return meta(root, f"suspect.{step}.{run}")
 
 
