@@ -72,7 +72,7 @@ class Engine:
         on_replaced: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection
-        self._js = JetStream(connection)
+        self.js = self._js = JetStream(connection)
         self._units = {unit.binding.step: unit for unit in units}
         self._invoker = invoker
         self._metrics = metrics
@@ -237,7 +237,13 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        return not self._hands and not self._running
+        """Whether nothing runs, waits for its commit, or is in hand. A cron run that waits for its next attempt does
+        not count: whoever ticks next goes on with it."""
+        return not self._hands and not self._running and not any(unit.in_flight for unit in self._units.values())
+
+    @property
+    def stopping(self) -> bool:
+        return self._draining
 
     async def stop_pulling(self, seconds: float) -> None:
         """Take no more events; what arrives all the same is given back. At most `seconds`: a broker that does not
@@ -446,7 +452,7 @@ class Engine:
             scheduled_at=run.scheduled_at,
             request=run.request,
             revision=run.delivery.sequence - 1 if run.kind is Kind.STATE and run.delivery and not run.retried else 0,
-            items=[_item(item) for item in run.items] if run.items else (),
+            items=[gatherers.item_of(item) for item in run.items] if run.items else (),
         )
 
     def _invoke(self, run: Run) -> None:
@@ -511,7 +517,11 @@ class Engine:
 
     async def give_up(self, run: Run, reason: str, entry: dict[str, object]) -> Result:
         """End a run that somebody waits for with a dead letter."""
-        return await self._commit(self._settler.dead(run, reason, entry))
+        run.unit.in_flight += 1
+        try:
+            return await self._commit(self._settler.dead(run, reason, entry))
+        finally:
+            run.unit.in_flight -= 1
 
     async def _commit(self, commit: Commit) -> Result:
         """Commit for somebody who waits."""
@@ -566,13 +576,6 @@ class Engine:
             # A read that the handler did not wait for may have got a turn that nobody would ever give back
             if call.invocation not in self._running:
                 self._lanes.leave(run)
-
-
-def _item(run: Run) -> frames.Item:
-    if run.event is None:
-        raise AssertionError("only events are gathered")
-    event = run.event
-    return frames.Item(run.id, run.attempt, run.data, event.topic, event.id, event.key, event.headers, run.trace_id)
 
 
 def _waits(unit: Unit, level: Level, watched: frozenset[str]) -> bool:

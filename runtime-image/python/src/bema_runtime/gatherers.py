@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from bema.contract import names
+from bema.contract import frames, names
 from bema.contract.triggers import Kind
 from bema_runtime.runs import Run, Unit
 
@@ -56,6 +56,14 @@ def batch_of(unit: Unit, runs: Sequence[Run]) -> Run:
         depth=max(run.depth for run in runs),
         items=tuple(runs),
     )
+
+
+def item_of(run: Run) -> frames.Item:
+    """What the handlers' side gets of a run in a batch."""
+    if run.event is None:
+        raise AssertionError("only events are gathered")
+    event = run.event
+    return frames.Item(run.id, run.attempt, run.data, event.topic, event.id, event.key, event.headers, run.trace_id)
 
 
 def _id(runs: Sequence[Run]) -> str:

@@ -326,6 +326,21 @@ def suspect(root: str, step: str, run: str) -> str:
     return meta(root, f"suspect.{step}.{run}")
 
 
+def begun(root: str, step: str, trigger: int, tick: int | str) -> str:
+    """A tick of one of a Step's cron triggers whose run has begun and has no end."""
+    return meta(root, f"begun.{step}.{trigger}.{tick}")
+
+
+def begun_filter(root: str, step: str, trigger: int) -> str:
+    """All ticks of a cron trigger that have begun."""
+    return begun(root, step, trigger, "*")
+
+
+def begun_of(subject: str) -> int:
+    """The tick of a subject that `begun` has made."""
+    return int(subject.rpartition(".")[2])
+
+
 def end(root: str, step: str, kind: str, run: str) -> str:
     return f"{root}.end.{step}.{kind}.{run}"
 
