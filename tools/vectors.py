@@ -254,9 +254,11 @@ NAMES: tuple[Case, ...] = (
         step="pay",
         run="0af7651916cd43dd8448eb211c80319c",
     ),
+    _call("a tick that has begun", "begun", root="bema.shop", step="report", trigger=0, tick=1_767_225_600),
+    _call("the ticks that have begun", "begun_filter", root="bema.shop", step="report", trigger=0),
+    _call("the time of a tick that has begun", "begun_of", subject="bema.shop.meta.begun.report.0.1767225600"),
     _call("the Step of a consumer", "step_of_durable", durable="pay"),
     _call("the Step of a partition's consumer", "step_of_durable", durable="pay_3"),
-    _call("the run of a batch", "run_of_batch", step="count", runs=["r1", "r2"]),
     _call("a tick's run", "run_of_tick", step="report", nominal=1_767_225_600),
     _call("the run of a Job that somebody started", "run_of_job", step="report", job="report-by-hand"),
     _call(

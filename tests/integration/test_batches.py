@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from bema.contract import names
+from bema.contract import envelopes, names
 from tests.support import waits
 
 STEP = """
@@ -144,3 +144,33 @@ async def test_what_a_condition_asks_for_fails_its_item_alone_and_is_not_done(st
     letters = {json.loads(letter.data): letter.headers["Bema-Reason"] for letter in await app.dead_letters()}
     assert letters == {2: "NonRetryable", 4: "AttemptsExhausted"}
     assert await app.state("g", "k") is None
+
+
+BILL = """
+config = {"triggers": [{"event": {"topics": ["bill"], "batch": {"size": 2, "timeoutSeconds": 5}}}],
+          "emits": ["due"], "retry": {"maxAttempts": 1}}
+async def handler(bills, ctx):
+    await ctx.state.set("timers", "id", await ctx.emit("due", {}, delay=3600))
+    ctx.fail(1, "this one is no bill")
+"""
+PAID = """
+config = {"triggers": [{"event": {"topics": ["paid"]}}]}
+async def handler(data, ctx):
+    await ctx.timers.cancel(await ctx.state.get("timers", "id"))
+"""
+
+
+async def test_what_a_batch_emits_has_the_id_that_its_handler_was_told_though_an_item_fails(start_app) -> None:
+    app = await start_app({"steps/bill_step.py": BILL, "steps/paid_step.py": PAID})
+    for number in range(2):
+        await app.emit("bill", number)
+    id = await waits.until(lambda: app.state("timers", "id"), "the timer", explain=app.explain)
+    [timer] = await app.messages(f"{app.root}.timer.*")
+    assert timer.subject == names.timer(app.root, id)
+    await app.emit("paid", {})
+
+    async def cancelled() -> bool:
+        [left] = await app.messages(f"{app.root}.timer.*")
+        return envelopes.DELETED in left.headers
+
+    await waits.until(cancelled, "the timer's end", explain=app.explain)

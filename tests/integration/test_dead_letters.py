@@ -15,7 +15,7 @@ from bema.contract import envelopes, errors, letters, names
 from bema.contract.letters import DeadLetter, Filter
 from bema.ports import admin, connections, dead_letters, rounds
 from bema.ports.dead_letters import Place
-from bema.ports.jetstream import JetStream, Outgoing
+from bema.ports.jetstream import ROLLUP, JetStream, Outgoing
 from bema.ports.rounds import Outcome
 from tests.support import waits
 from tests.support.brokers import NatsServer
@@ -247,6 +247,42 @@ async def test_a_run_that_left_traces_is_not_started_again(start_app: Callable[.
     await open_bank(app)
     assert await dead_letters.redrive(app.js, PLACE, letter) == "r1~3"
     await app.wait_state("paid", "x", 1)
+
+
+AUDIT = """
+config = {"triggers": [{"state": {"group": "accounts"}}], "retry": {"maxAttempts": 1}}
+async def handler(change, ctx):
+    if not await ctx.state.get("bank", "open"):
+        raise ValueError("the bank is closed")
+    await ctx.state.increment("audited", change.key)
+"""
+OPEN = """
+config = {"triggers": [{"event": {"topics": ["opened"]}}]}
+async def handler(data, ctx):
+    await ctx.state.set("accounts", data, 1)
+"""
+
+
+async def test_the_letter_of_a_change_that_the_server_brings_back_starts_a_run_again(
+    start_app: Callable[..., Any],
+) -> None:
+    """Its run before has ended, which the marker of a change's run says."""
+    app = await start_app({"steps/audit_step.py": AUDIT, "steps/open_step.py": OPEN})
+    await app.emit("opened", "ann")
+    [letter] = await dead(app)
+    assert letter.kind == "state"
+    await open_bank(app)
+    first = await dead_letters.redrive(app.js, PLACE, letter)
+    await app.wait_state("audited", "ann", 1)
+    await app.wait_idle()
+    await app.js.purge(app.stream, names.retries(app.root), below=None)  # as the janitor does
+    kept = {name: value for name, value in letter.raw.items() if not name.startswith("Nats-")}
+    subject = names.dead_letter(app.root, letter.step, letter.run)
+    await app.js.publish(Outgoing(subject, letter.data, {**kept, ROLLUP: "sub"}))
+    [back] = await dead(app)
+    second = await dead_letters.redrive(app.js, PLACE, back)
+    await app.wait_state("audited", "ann", 2)
+    assert (first, second) == (f"{letter.run}~1", f"{letter.run}~2")
 
 
 async def test_an_edited_letter_runs_with_its_new_data(start_app: Callable[..., Any]) -> None:

@@ -15,6 +15,7 @@ from bema_runtime.metrics import Metrics
 from bema_runtime.runs import Delivery, Run, Unit
 
 ROOT = "bema.shop"
+BROKER = Broker(urls=["nats://nats"])
 SPEC: dict[str, Any] = {
     "triggers": [{"event": {"topics": ["order.created"]}}],
     "emits": ["order.paid"],
@@ -35,7 +36,7 @@ DELIVERY = Delivery("$JS.ACK.s.c.1.7.7.0.0", "bema.shop.evt.live.0.order=2Ecreat
 
 def binding(**more: Any) -> Binding:
     step = Step(name="pay", spec={**SPEC, **more})  # type: ignore[arg-type]
-    return bindings.bind(step, Owner(namespace="shop"), Installation(broker=Broker(urls=["nats://nats"])))
+    return bindings.bind(step, Owner(namespace="shop"), Installation(broker=BROKER))
 
 
 def unit(bound: Binding | None = None) -> Unit:

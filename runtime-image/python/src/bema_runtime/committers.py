@@ -345,7 +345,9 @@ class Committer:
         return {effect.number: await self._last(commits.emit_subjects(commit.run, effect)) for effect in emits}
 
     def _drop(self, commit: Commit, taken: Mapping[int, Mapping[str, Stored]]) -> None:
-        """An emit whose id was used before is dropped, alone. What a cancelled timer left is no obstacle."""
+        """An emit whose id was used before is dropped, alone. What a cancelled timer left is no obstacle, as long as it
+        is there: what was found of it before may be gone by now."""
+        commit.revisions.clear()
         for number, found in taken.items():
             for subject, stored in found.items():
                 if commits.DELETED in stored.headers:

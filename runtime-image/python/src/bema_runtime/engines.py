@@ -54,10 +54,8 @@ CLOCK = 10
 """Seconds between two questions about the broker's time: its clock may be set, and this machine may have slept."""
 GRACE = 10.0
 """How long a handler may go on after it was cancelled, in seconds, before the process gives itself up."""
-
-SUSPECT = 2
-"""Deliveries after which a run may have ended the processes that it was delivered to. A process that is killed while a
-run is in its hands costs it one."""
+TAKE_BACK = 1.0
+"""How long a process that stops may take to say that none of its executions is to blame for it, in seconds."""
 
 
 class Engine:
@@ -74,7 +72,7 @@ class Engine:
         on_replaced: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection
-        self._js = JetStream(connection)
+        self.js = self._js = JetStream(connection)
         self._units = {unit.binding.step: unit for unit in units}
         self._invoker = invoker
         self._metrics = metrics
@@ -93,7 +91,7 @@ class Engine:
             self._lanes,
             metrics,
             tasks=self._tasks,
-            invoke=self._invoke,
+            execute=self._execute,
             watched=lambda: self._watches.groups,
             resume=self._resume,
         )
@@ -242,7 +240,13 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        return not self._hands and not self._running
+        """Whether nothing runs, waits for its commit, or is in hand. A cron run that waits for its next attempt does
+        not count: whoever ticks next goes on with it."""
+        return not self._hands and not self._running and not any(unit.in_flight for unit in self._units.values())
+
+    @property
+    def stopping(self) -> bool:
+        return self._draining
 
     async def stop_pulling(self, seconds: float) -> None:
         """Take no more events; what arrives all the same is given back. At most `seconds`: a broker that does not
@@ -265,6 +269,7 @@ class Engine:
             await asyncio.sleep(0.02)
         for number in list(self._running):
             self._invoker.cancel(frames.Cancel(number, "the process stops"))
+        await self._suspects.close(TAKE_BACK if self._connection.is_connected else 0)
         left = await self._hands.give_back()
         await self._committer.close()
         if left:
@@ -371,35 +376,36 @@ class Engine:
             )
             self._settler.give_up(run, "StateLoop", {"type": "StateLoop", "message": text})
             return
-        delivery = run.delivery
-        limit = run.binding.retry.max_attempts + run.binding.limits.extra_deliveries
-        if delivery is not None and delivery.delivered > limit:
-            text = f"delivered {delivery.delivered} times without an end"
-            self._settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+        if not await self._may_execute(run):
             return
-        if delivery is not None and delivery.delivered > SUSPECT:
-            await self._execute_alone(run)
-        elif run.unit.gather is not None and not run.retried and run.attempt == 1:
-            run.unit.gather(run)
+        if run.unit.gather is None:
+            self._invoke(run)
+        elif run.retried or run.attempt > 1 or self._suspects.is_alone(run):
+            # Also where others come in batches: what failed before must not take others along for ever
+            self._invoke(gatherers.batch_of(run.unit, [run]))
         else:
-            self._execute(run)
+            run.unit.gather(run)
 
-    def _execute(self, run: Run) -> None:
-        """By itself, also where others come in batches: what failed before must not take others along for ever."""
-        self._invoke(run if run.unit.gather is None else gatherers.batch_of(run.unit, [run]))
-
-    async def _execute_alone(self, run: Run) -> None:
-        """While no other run is executed that may have ended a process."""
-        times = await self._suspects.enter(run)
-        if times < run.binding.retry.max_attempts and not self._draining:
-            self._execute(run)
+    async def _execute(self, run: Run) -> None:
+        """Once more, a run or a batch."""
+        if len(run.members) > 1:
+            await self._suspects.note_all(run.members)
+        elif not await self._may_execute(run.members[0]):
             return
+        self._invoke(run)
+
+    async def _may_execute(self, run: Run) -> bool:
+        """Wait until it may. What ends every process that executes it comes to an end itself."""
+        times = await self._suspects.enter(run)
+        if times is None or (times < run.binding.retry.max_attempts and not self._draining):
+            return True
         self._suspects.left(run)
         if self._draining:
             await self._hands.let_go(run, NAK)
-            return
-        text = f"expected a handler that comes to an end, found {times} executions whose process ended"
-        self._settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+        else:
+            text = f"expected a handler that comes to an end, found {times} executions whose process ended"
+            self._settler.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+        return False
 
     async def _not_heard(self, run: Run) -> None:
         """The Step may be on its way to a version that hears this, and others of its pods there already."""
@@ -456,7 +462,7 @@ class Engine:
             scheduled_at=run.scheduled_at,
             request=run.request,
             revision=run.delivery.sequence - 1 if run.kind is Kind.STATE and run.delivery and not run.retried else 0,
-            items=[_item(item) for item in run.items] if run.items else (),
+            items=[gatherers.item_of(item) for item in run.items] if run.items else (),
         )
 
     def _invoke(self, run: Run) -> None:
@@ -521,7 +527,11 @@ class Engine:
 
     async def give_up(self, run: Run, reason: str, entry: dict[str, object]) -> Result:
         """End a run that somebody waits for with a dead letter."""
-        return await self._commit(self._settler.dead(run, reason, entry))
+        run.unit.in_flight += 1
+        try:
+            return await self._commit(self._settler.dead(run, reason, entry))
+        finally:
+            run.unit.in_flight -= 1
 
     async def _commit(self, commit: Commit) -> Result:
         """Commit for somebody who waits."""
@@ -580,13 +590,6 @@ class Engine:
             # A read that the handler did not wait for may have got a turn that nobody would ever give back
             if call.invocation not in self._running:
                 self._lanes.leave(run)
-
-
-def _item(run: Run) -> frames.Item:
-    if run.event is None:
-        raise AssertionError("only events are gathered")
-    event = run.event
-    return frames.Item(run.id, run.attempt, run.data, event.topic, event.id, event.key, event.headers, run.trace_id)
 
 
 def _waits(unit: Unit, level: Level, watched: frozenset[str]) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import Callable, Sequence
 
-from bema.contract import names
+from bema.contract import frames, names
 from bema.contract.triggers import Kind
 from bema_runtime.runs import Run, Unit
 
@@ -46,7 +48,7 @@ def batch_of(unit: Unit, runs: Sequence[Run]) -> Run:
     return Run(
         unit=unit,
         kind=Kind.EVENT,
-        id=names.run_of_batch(unit.binding.step, [run.id for run in runs]),
+        id=_id(runs),
         attempt=max(run.attempt for run in runs),
         trigger=first.trigger,
         trace_id=first.trace_id,
@@ -54,3 +56,20 @@ def batch_of(unit: Unit, runs: Sequence[Run]) -> Run:
         depth=max(run.depth for run in runs),
         items=tuple(runs),
     )
+
+
+def item_of(run: Run) -> frames.Item:
+    """What the handlers' side gets of a run in a batch."""
+    if run.event is None:
+        raise AssertionError("only events are gathered")
+    event = run.event
+    return frames.Item(run.id, run.attempt, run.data, event.topic, event.id, event.key, event.headers, run.trace_id)
+
+
+def _id(runs: Sequence[Run]) -> str:
+    """What a batch emits has its id, so no two commits may share one. Of those that end one run there is only one. Of
+    several runs two processes may each commit a part, and which part each will is not known yet when the handler is
+    told the ids of what it emits: so each batch has an id of its own, and is committed once at most."""
+    if len(runs) == 1:
+        return runs[0].id
+    return names.new_id(int(time.time() * 1000), random.getrandbits(80))

@@ -90,7 +90,7 @@ class Process:
         if http is not None:
             self._api = self._listen(servers.ApiApp(engine, self._units).app, http)
         tickers = [
-            crons.Ticker(engine, unit, cron).run()
+            crons.Ticker(engine, unit, cron, engine.js).run()
             for unit in self._units
             for cron in unit.binding.crons
             if not unit.binding.suspended
@@ -106,7 +106,13 @@ class Process:
         if len(self._units) != 1 or len(unit.binding.crons) != 1:
             raise errors.StepInvalid("--once: expected one Binding with one cron trigger")
         run = crons.run_of_job(unit, unit.binding.crons[0], os.environ.get(names.ENV_JOB_NAME, ""), time.time())
-        return 0 if await crons.run_to_end(engine, run) is RunOutcome.OK else 1
+        match await crons.run_to_end(engine, run):
+            case RunOutcome.OK:
+                return 0
+            case RunOutcome.DEAD:
+                return 1
+            case None:
+                return EXIT_STOPPED
 
     async def _open(self) -> Engine:
         """Health first: the first probe then waits instead of failing while handlers are imported."""

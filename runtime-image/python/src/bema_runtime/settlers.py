@@ -20,7 +20,7 @@ from bema.contract import envelopes, errors, frames, retries
 from bema.contract.frames import End, Outcome
 from bema.ports.connections import Connection
 from bema.ports.jetstream import JetStream, Outgoing
-from bema_runtime import commits, traces
+from bema_runtime import commits, gatherers, traces
 from bema_runtime.commits import Commit, RunOutcome
 from bema_runtime.committers import Abandoned, Committed, Committer, Conflicted, Overtaken, Result, Unfit
 from bema_runtime.hands import ACK, NAK, Hands
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Settler:
-    """Settles runs. Those that somebody waits for (api, cron) get their commit's result instead of an ack. `invoke`
+    """Settles runs. Those that somebody waits for (api, cron) get their commit's result instead of an ack. `execute`
     executes a run's handler once more, `resume` does so unless the run has ended elsewhere."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Settler:
         metrics: Metrics,
         *,
         tasks: Tasks,
-        invoke: Callable[[Run], None],
+        execute: Callable[[Run], Coroutine[Any, Any, None]],
         watched: Callable[[], frozenset[str]],
         resume: Callable[[Run], Coroutine[Any, Any, None]],
     ) -> None:
@@ -56,7 +56,7 @@ class Settler:
         self._lanes = lanes
         self._metrics = metrics
         self._tasks = tasks
-        self._invoke = invoke
+        self._execute = execute
         self._resume = resume
         self.committer = Committer(self._js, stream, metrics=metrics, settle=self._committed, watched=watched)
 
@@ -67,10 +67,25 @@ class Settler:
     async def _or_let_go(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception:
+        except Exception as error:
             log.exception("A run could not be settled; its event will be delivered again", extra=run.log_fields)
             for member in run.members:
-                self._hands.forget(member, None)
+                if not self._gave_up(member, error):
+                    self._hands.forget(member, None)
+
+    def _gave_up(self, run: Run, error: Exception) -> bool:
+        """Whether a run that cannot be settled has come for the last time, and ends here. How often it was delivered
+        says nothing else: each drain delivers it once more."""
+        limit = run.binding.retry.max_attempts + run.binding.limits.extra_deliveries
+        if run.delivery is None or run.delivery.delivered <= limit:
+            return False
+        text = f"delivered {run.delivery.delivered} times without an end: {type(error).__name__}: {error}"
+        try:
+            self.give_up(run, "Undeliverable", {"type": "Undeliverable", "message": text})
+        except Exception:
+            log.exception("Nor can its dead letter be made", extra=run.log_fields)
+            return False
+        return True
 
     def _write(self, acks: Sequence[bytes]) -> None:
         if acks:
@@ -152,11 +167,12 @@ class Settler:
         self._write(acks)
 
     def _overtaken(self, batch: Run, ended: Sequence[Run], acks: list[bytes]) -> None:
-        """Some items of a batch have ended elsewhere, and nothing was written: execute the others again."""
+        """Some items of a batch have ended elsewhere, and nothing was written: the others are a batch of their own."""
         for item in ended:
             self._done(item, "overtaken", acks)
-        batch.items = [item for item in batch.items if item not in ended]
-        self.begin(batch, self._again(batch))
+        rest = gatherers.batch_of(batch.unit, [item for item in batch.items if item not in ended])
+        rest.conflicts = batch.conflicts
+        self.begin(rest, self._again(rest))
 
     def note_conflict(self, run: Run, conflict: Conflicted) -> None:
         run.conflicts += 1
@@ -168,7 +184,7 @@ class Settler:
     async def _again(self, run: Run) -> None:
         if run.conflicts <= run.binding.limits.conflicts:
             await self._lanes.enter_all(run.reads, run)
-            self._invoke(run)
+            await self._execute(run)
         else:
             # Too many conflicts in a row: step aside for up to a second. Not an attempt
             for member in run.members:

@@ -262,7 +262,8 @@ class _Common(Protocol):
 
     @property
     def run_id(self) -> str:
-        """The same for every attempt: the idempotency key for the outside world."""
+        """The same for every attempt: the idempotency key for the outside world. With a batch that is each item's own,
+        in `items`: this one is of the batch as it was put together now."""
         ...
 
     @property

@@ -183,7 +183,7 @@ class Limits(Model):
     depth: int = MAX_DEPTH
     """Changes to watched groups that may cause each other, one after the other: a loop ends there."""
     extra_deliveries: int = 50
-    """Deliveries beyond `maxAttempts` after which an event is undeliverable, whatever the reason."""
+    """Deliveries beyond `maxAttempts` after which an event that the runtime cannot settle is undeliverable."""
     unheard_deliveries: int = 8
     """Deliveries of an event for which the Step has no trigger, after which it is given up. With pauses of 1 s, then
     twice as long each time, and at most 30 s: time for a rollout."""

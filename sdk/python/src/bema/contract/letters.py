@@ -22,7 +22,7 @@ class Summary:
     step: str
     run: str
     kind: str
-    """What started the run: event or cron."""
+    """What started the run: event, state or cron."""
     topic: str | None
     event: str | None
     """The event's id."""

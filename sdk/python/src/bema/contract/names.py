@@ -15,7 +15,6 @@ import functools
 import hashlib
 import re
 import zlib
-from collections.abc import Sequence
 
 from bema.contract import errors
 
@@ -330,8 +329,23 @@ def adoption(root: str, step: str) -> str:
 
 
 def suspect(root: str, step: str, run: str) -> str:
-    """How often a run that may end its process was executed by itself."""
+    """Executions of a run that have not ended: one of them may have ended its process."""
     return meta(root, f"suspect.{step}.{run}")
+
+
+def begun(root: str, step: str, trigger: int, tick: int | str) -> str:
+    """A tick of one of a Step's cron triggers whose run has begun and has no end."""
+    return meta(root, f"begun.{step}.{trigger}.{tick}")
+
+
+def begun_filter(root: str, step: str, trigger: int) -> str:
+    """All ticks of a cron trigger that have begun."""
+    return begun(root, step, trigger, "*")
+
+
+def begun_of(subject: str) -> int:
+    """The tick of a subject that `begun` has made."""
+    return int(subject.rpartition(".")[2])
 
 
 def end(root: str, step: str, kind: str, run: str) -> str:
@@ -442,11 +456,6 @@ def run_of_event(step: str, source: str, event_id: str) -> str:
     return _id("event", step, f"{len(source)}:{source}{event_id}")
 
 
-def run_of_batch(step: str, runs: Sequence[str]) -> str:
-    """The id of what several runs do together."""
-    return _id("batch", step, " ".join(runs))
-
-
 def run_of_tick(step: str, nominal: int) -> str:
     """A cron run's id from its nominal time, in whole seconds since 1970."""
     return _id("cron", step, str(nominal))
@@ -468,7 +477,8 @@ def emitted_event(run: str, number: int) -> str:
 
 
 def new_id(milliseconds: int, randomness: int) -> str:
-    """A new ULID in lower case, from a time in ms since 1970 and 80 random bits: for events and runs at the edge."""
+    """A new ULID in lower case, from a time in ms since 1970 and 80 random bits: for batches, and for events and runs
+    at the edge."""
     number = (milliseconds & ((1 << 48) - 1)) << 80 | (randomness & ((1 << 80) - 1))
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 

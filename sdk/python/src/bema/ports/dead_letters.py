@@ -18,7 +18,6 @@ from typing import TypeVar
 from bema.contract import envelopes, errors, letters, names
 from bema.contract.effects import MAX_PAYLOAD_BYTES
 from bema.contract.letters import DeadLetter, Filter, Summary
-from bema.contract.triggers import Kind
 from bema.ports import admin, listings
 from bema.ports.jetstream import MAX_HEADERS, ROLLUP, TTL, JetStream, Outgoing, Stored
 from bema.ports.listings import Head
@@ -225,7 +224,7 @@ async def next_run(js: JetStream, place: Place, letter: Summary) -> str:
     while True:
         run = names.redrive(letter.run, number)
         traces = (
-            names.end(place.root, letter.step, Kind.EVENT, run),
+            names.end(place.root, letter.step, letter.kind, run),
             names.retry_timer(place.root, letter.step, run),
             names.retry(place.root, letter.step, run),
             names.dead_letter(place.root, letter.step, run),
