@@ -39,7 +39,7 @@ from bema_runtime.mailboxes import Mailbox
 from bema_runtime.metrics import Metrics
 from bema_runtime.partitions import Partitions
 from bema_runtime.quotas import Quotas
-from bema_runtime.reads import Page, StateReader
+from bema_runtime.reads import StateReader
 from bema_runtime.runs import NOT_HEARD, Delivery, Run, Unit
 from bema_runtime.settlers import Settler
 from bema_runtime.suspects import Suspects
@@ -566,26 +566,7 @@ class Engine:
         if run is None:
             return Reply(call.id, error="the run has ended")
         try:
-            match call.method:
-                case "state.get":
-                    return Reply(call.id, result=await self._reader.get(run, call.params["group"], call.params["key"]))
-                case "state.list":
-                    page = Page.of(call.params)
-                    return Reply(call.id, result=await self._reader.page(run, call.params["group"], page))
-                case "state.groups":
-                    own, gone = call.params.get("own") or (), call.params.get("gone") or {}
-                    return Reply(call.id, result=await self._reader.groups(run, own, gone))
-                case "heartbeat":
-                    run.prolong()
-                    return Reply(call.id, result=time.time() + run.timeout)
-                case method:
-                    return Reply(call.id, error=f"unknown method {method!r}")
-        except errors.BemaError as error:
-            return Reply(call.id, error=f"{type(error).__name__}: {error}")
-        except Exception as error:
-            # A question without an answer would hold its handler until its timeout
-            log.exception("A handler's question, %s, cannot be answered", call.method, extra=run.log_fields)
-            return Reply(call.id, error=f"{type(error).__name__}: {error}")
+            return await self._reader.answer(run, call)
         finally:
             # A read that the handler did not wait for may have got a turn that nobody would ever give back
             if call.invocation not in self._running:

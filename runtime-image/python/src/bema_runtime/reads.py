@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -12,12 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from bema.contract import errors, names
+from bema.contract.frames import Call, Reply
 from bema.ports.jetstream import JetStream, Stored
 from bema_runtime import lifetimes
 from bema_runtime.buffers import Entry
 from bema_runtime.lanes import Lanes
 from bema_runtime.runs import Run
 
+log = logging.getLogger(__name__)
+
+_METHODS = frozenset({"state.get", "state.list", "state.groups", "heartbeat"})
 _CURSOR = re.compile(r"[0-9]{1,19}(\.[0-9]{1,9})?")
 _QUESTIONS = 64
 """About groups, that are asked at once."""
@@ -66,6 +71,30 @@ class StateReader:
         self._js = js
         self._stream = stream
         self._lanes = lanes
+
+    async def answer(self, run: Run, call: Call) -> Reply:
+        """What a handler asks. Always an answer: without one the handler would hang until its timeout."""
+        try:
+            if call.method not in _METHODS:
+                return Reply(call.id, error=f"unknown method {call.method!r}")
+            return Reply(call.id, result=await self._result(run, call.method, call.params))
+        except errors.BemaError as error:
+            return Reply(call.id, error=f"{type(error).__name__}: {error}")
+        except Exception as error:
+            log.exception("A handler's question, %s, cannot be answered", call.method, extra=run.log_fields)
+            return Reply(call.id, error=f"{type(error).__name__}: {error}")
+
+    async def _result(self, run: Run, method: str, params: Mapping[str, Any]) -> Any:
+        match method:
+            case "state.get":
+                return await self.get(run, params["group"], params["key"])
+            case "state.list":
+                return await self.page(run, params["group"], Page.of(params))
+            case "state.groups":
+                return await self.groups(run, params.get("own") or (), params.get("gone") or {})
+            case _:
+                run.prolong()
+                return time.time() + run.timeout
 
     async def get(self, run: Run, group: str, key: str) -> Entry:
         """What the broker holds. Waits for a broker that is away, until the attempt's deadline."""
