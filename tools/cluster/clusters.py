@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from tools.cluster import commands, creations, errors, healths, images, kubectls, logs, records, removals
+from tools.cluster import boxes, commands, creations, errors, healths, images, kubectls, logs, records, removals
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ class Cluster:
     def problems(self) -> list[str]:
         """What is wrong with it, a sentence each."""
         return healths.problems(self.record)
+
+    def starts(self, component: str) -> int:
+        """How often a component was started, on all nodes together: one that has died was started again."""
+        found = (boxes.statuses(self.record.layout, index) for index in self.record.indexes)
+        return sum(status.starts for node in found for status in node if status.name == component)
 
     def log(self, component: str) -> Path:
         """The log of a component: `apiserver`, `kubelet`, `provisioner`, …"""

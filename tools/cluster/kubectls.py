@@ -11,7 +11,7 @@ _FOREIGN = ("kubeconfig", "http_proxy", "https_proxy", "all_proxy", "kubernetes_
 def command(record: records.Record, *arguments: str) -> list[str | Path]:
     """The whole command line; kubeconfig and cache are the cluster's own."""
     own = [f"--kubeconfig={record.layout.kubeconfig}", f"--cache-dir={record.layout.folder}/kubectl-cache"]
-    return [builds.programs() / "kubectl", *own, *arguments]
+    return [builds.programs().base / "kubectl", *own, *arguments]
 
 
 def environment() -> dict[str, str]:
