@@ -172,7 +172,11 @@ def test_the_workload(facts: Facts, workload: tuple[str, str, str], progressing:
 
 
 def pod(created: str = "1", **status: Any) -> dict[str, Any]:
-    return {"metadata": {"name": "a-1", "creationTimestamp": created}, "status": status}
+    return {
+        "metadata": {"name": "a-1", "creationTimestamp": created},
+        "spec": {"nodeName": "n3"},
+        "status": status,
+    }
 
 
 def waiting(reason: str, message: str | None = None, **more: Any) -> dict[str, Any]:
@@ -212,6 +216,17 @@ UNSCHEDULED = pod(conditions=[{"type": "PodScheduled", "reason": "Unschedulable"
             "WorkloadUnavailable",
             "container step of pod a-1 runs but is not ready; see its log.",
             id="it runs and is not ready",
+        ),
+        pytest.param(
+            [
+                pod(
+                    conditions=[{"type": "Ready", "status": "False"}],
+                    containerStatuses=[{"name": "step", "state": {"running": {}}, "ready": True}],
+                )
+            ],
+            "WorkloadUnavailable",
+            "node n3 does not answer for pod a-1; unless it comes back, another pod takes its place.",
+            id="its node is lost",
         ),
         pytest.param(
             [UNSCHEDULED, waiting("ErrImagePull")],
