@@ -515,5 +515,9 @@ def test_the_operator_may_do_what_it_needs_and_nothing_else(installed: Kubernete
         assert not may(verb, what), f"{verb} {what}"
     for verb, what in (("list", "steps.bema.dev"), ("patch", "deployments.apps"), ("list", "pods")):
         assert may(verb, what), f"{verb} {what}"
+    assert not may("get", f"leases/{names.LEASE}")
+    where = ("-n", installs.SYSTEM)
+    held = installed.kubectl(*where, "get", "lease", names.LEASE, "-o=jsonpath={.spec.holderIdentity}")
+    assert held in installed.kubectl(*where, "get", "pods", "-o=name"), "the pod of the operator that acts"
     log = installed.kubectl("-n", installs.SYSTEM, "logs", "deployment/bema-operator")
     assert "forbidden" not in log

@@ -8,19 +8,22 @@ import datetime
 import logging
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import kopf
 
+from bema.clusters import calls
 from bema_operator import (
     brokers,
     caches,
     handlers,
     janitors,
     kube,
+    leases,
     logs,
     metrics,
     queues,
@@ -41,15 +44,21 @@ BROKER_SECONDS = 5.0
 """How long to wait for NATS at the start."""
 
 
+def utc() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
 def now() -> str:
     """The time of day as Kubernetes writes it."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 KOPF_SECONDS = 5.0
 """How long kopf may take to end."""
 
 EXIT_WATCHES = 70
+EXIT_LEASE = 71
+"""Another operator acts: this one is started again, and waits."""
 
 
 class WatchesEnded(Exception):
@@ -71,7 +80,10 @@ class Operator:
         self.reconciler = reconciles.Reconciler(
             options, self.cache, api, self.broker, measures=self.measures, clock=clock, time=now
         )
-        self.workers = queues.Workers(self.queue, self.reconciler.reconcile, count=options.workers, clock=clock)
+        self.lease = _lease(options, found, clock)
+        if self.lease is not None:
+            api.check = self.lease.check
+        self.workers = queues.Workers(self.queue, self._reconcile, count=options.workers, clock=clock)
         self.lists = sweeps.Lists(options, self.cache, api, look_at=self._look_at, clock=clock)
         self.orphans = sweeps.Orphans(options, self.cache, api, self.broker, measures=self.measures, clock=clock)
         self.janitors = janitors.Janitors(options, api, self.broker, measures=self.measures)
@@ -99,7 +111,8 @@ class Operator:
         return problems if self.is_filled else []
 
     def ready(self) -> list[str]:
-        return [] if self.is_filled else ["the cluster has not been listed yet"]
+        waits = self.lease.problems() if self.lease else []
+        return waits or ([] if self.is_filled else ["the cluster has not been listed yet"])
 
     def measured(self) -> bytes:
         self.measures.queue.set(len(self.queue))
@@ -108,7 +121,23 @@ class Operator:
         return self.measures.text()
 
     async def run(self) -> None:
-        """Fill the cache, then work until told to stop. Raises what made a part end by itself."""
+        """Take the Lease, work until told to stop, and release it. Raises what made a part end by itself."""
+        task = asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel if task else self._told)
+        if self.lease is None:
+            return await self._act()
+        await self.lease.acquire()
+        keeping = asyncio.create_task(self.lease.keep())
+        keeping.add_done_callback(_leave)
+        try:
+            await self._act()
+        finally:
+            keeping.cancel()
+            await self.lease.release()
+
+    async def _act(self) -> None:
+        """Fill the cache, then work until told to stop."""
         await self.lists.fill()
         for kind in watches.WATCHED:
             self.ear.hear(kind.plural)
@@ -128,10 +157,21 @@ class Operator:
             if not watching.done():
                 # A watch whose kind is gone (its CRD was deleted) swallows kopf's cancellation for ever.
                 log.critical("The watches do not end; this process leaves them and ends")
+                if self.lease is not None:
+                    await self.lease.release()
                 logging.shutdown()
                 os._exit(0 if self._is_told else EXIT_WATCHES)
             if not self._is_told and watching.exception() is None:
                 raise WatchesEnded("the watches ended by themselves")
+
+    def _may_act(self) -> None:
+        """Raise unless the Lease, if there is one, lets this process begin something."""
+        if self.lease is not None:
+            self.lease.check()
+
+    async def _reconcile(self, key: Key) -> float | None:
+        self._may_act()
+        return await self.reconciler.reconcile(key)
 
     def _parts(self) -> list[Coroutine[Any, Any, None]]:
         """What runs beside the watches."""
@@ -181,12 +221,31 @@ class Operator:
             await self.broker.look()
 
     async def _clean(self) -> None:
+        self._may_act()
         if self.broker.is_connected:
             await self.janitors.sweep()
 
     async def _sweep(self) -> None:
+        self._may_act()
         if self.broker.is_connected:
             await self.orphans.sweep()
+
+
+def _lease(options: settings.Settings, found: kube.Access, clock: Callable[[], float]) -> leases.Lease | None:
+    """The Lease that this process needs, over a connection of its own that gives up soon."""
+    if not options.lease_namespace:
+        return None
+    client = calls.Client(found, agent=f"bema-operator/{settings.VERSION}", timeout=leases.TIMEOUT, pauses=())
+    identity = options.lease_holder or socket.gethostname()
+    return leases.Lease(client, options.lease_namespace, identity, clock=clock, time=utc)
+
+
+def _leave(keeping: asyncio.Task[None]) -> None:
+    """Another operator holds the Lease: end at once, whatever is at work."""
+    if not keeping.cancelled():
+        log.critical("Another operator holds the Lease; this process ends")
+        logging.shutdown()
+        os._exit(EXIT_LEASE)
 
 
 async def serve(options: settings.Settings) -> None:
@@ -194,6 +253,8 @@ async def serve(options: settings.Settings) -> None:
     operator = Operator(options, await kube.access(options.kubeconfig))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(operator.api.close)
+        if operator.lease is not None:
+            stack.push_async_callback(operator.lease.close)
         await stack.enter_async_context(
             servers.health(options.health_host, options.health_port, alive=operator.alive, ready=operator.ready)
         )
@@ -204,7 +265,7 @@ async def serve(options: settings.Settings) -> None:
 def main() -> None:
     options = settings.parse(sys.argv[1:], os.environ)
     logs.set_up(as_json=options.json_logs, debug=options.debug)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(serve(options))
 
 

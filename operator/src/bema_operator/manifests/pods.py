@@ -27,8 +27,8 @@ PROBE_TIMEOUT = 5
 def deployment_pod(order: Order) -> Manifest:
     """The pod template of a Step that runs all the time.
 
-    It asks for no spread of its own: Kubernetes' default is over nodes and zones, and any constraint would replace that.
-    One for zones would moreover void all others of the pod on nodes that have no label of a zone.
+    It asks for no spread of its own: Kubernetes' default is over nodes and zones, and any constraint would replace
+    that. One for zones would moreover void all others of the pod on nodes that have no label of a zone.
     """
     return _template(order, {**_container(order), "args": _arguments(), **_ports(order), **_probes()})
 
