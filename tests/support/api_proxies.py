@@ -30,6 +30,9 @@ class Ambush:
     is_before: bool
     """Whether the API server never gets it; else it has answered, and nobody hears that."""
     strike: Callable[[], None]
+    within: str
+    """Of the writes whose path holds this."""
+    seen: int = 0
 
 
 @dataclass(eq=False)
@@ -82,8 +85,9 @@ class ApiProxy:
         ambush = None
         if is_write:
             self.writes.append(f"{request.method} {request.path}")
-            if self.ambush is not None and self.ambush.number == len(self.writes):
-                ambush = self.ambush
+            if self.ambush is not None and self.ambush.within in request.path:
+                self.ambush.seen += 1
+                ambush = self.ambush if self.ambush.seen == self.ambush.number else None
         if ambush is not None and ambush.is_before:
             ambush.strike()
             return self._cut(request)

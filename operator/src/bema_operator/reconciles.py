@@ -11,7 +11,20 @@ from typing import Any, assert_never
 
 from bema.contract import names
 from bema.contract.statuses import Reason
-from bema_operator import brokers, caches, decisions, events, facts, kinds, kube, metrics, ownership, plans, statuses
+from bema_operator import (
+    brokers,
+    caches,
+    decisions,
+    events,
+    facts,
+    kinds,
+    kube,
+    metrics,
+    ownership,
+    plans,
+    schemas,
+    statuses,
+)
 from bema_operator.facts import Facts, Key, Object, Problem, Subject
 from bema_operator.manifests import parts
 from bema_operator.plans import Plan
@@ -66,6 +79,10 @@ class Reconciler:
         self._namespaces: dict[str, str] = {}
         self._plans: dict[Key, tuple[str, int, Plan]] = {}
         self._unready: dict[Key, float] = {}
+        self._undeclared: frozenset[str] = frozenset()
+        """Fields of a status that the CRD does not know, which is older than we are."""
+        self._undeclared_since = 0.0
+        self._undeclared_told: frozenset[str] = frozenset()
         self._lost: set[tuple[str, str]] = set()
         """Apps and the creation times of their new streams whose loss was counted."""
 
@@ -275,11 +292,13 @@ class Reconciler:
 
     async def _report(self, seen: Facts) -> None:
         wanted = statuses.status(seen, self._time())
-        if not statuses.differs(wanted, seen.subject.status):
+        if self._clock() - self._undeclared_since >= REFUSED_AGAIN:
+            self._undeclared = frozenset()  # somebody may have applied the CRD meanwhile
+        if schemas.without(wanted.dump(), self._undeclared) == seen.subject.status:
             return
-        key, uid = seen.subject.key, seen.subject.uid
+        key = seen.subject.key
         try:
-            written = await self._api.apply_status(kinds.STEP, key.namespace, key.name, uid, wanted.dump())
+            written = await self._write_status(seen.subject, wanted.dump())
         except (kube.Gone, kube.Conflict):
             # Deleted, or made again, meanwhile: its own event brings it back.
             return
@@ -287,6 +306,23 @@ class Reconciler:
         ready = wanted.conditions[0]
         log.debug("Ready=%s (%s)", ready.status, ready.reason, extra=_bound(key))
         await self._events.tell(seen.subject, ready)
+
+    async def _write_status(self, subject: Subject, status: Object) -> Any:
+        """Without what the CRD that is installed does not know."""
+        key = subject.key
+        while True:
+            asked = schemas.without(status, self._undeclared)
+            try:
+                return await self._api.apply_status(kinds.STEP, key.namespace, key.name, subject.uid, asked)
+            except kube.Refused as error:
+                new = schemas.undeclared(str(error)) - self._undeclared
+                if not new:
+                    raise
+                self._undeclared |= new
+                self._undeclared_since = self._clock()
+                if not new <= self._undeclared_told:
+                    self._undeclared_told |= new
+                    log.error(schemas.advice(new))
 
     def _again(self, seen: Facts) -> float | None:
         if seen.refused is not None or seen.taken:
@@ -299,6 +335,8 @@ class Reconciler:
             return min(max(PATIENCE, waited / 2), LONGEST_PAUSE)
         if not seen.released or (seen.subscription is not None and seen.subscription.leftovers):
             return LET_GO_AGAIN
+        if self._undeclared:
+            return REFUSED_AGAIN
         return statuses.told_for(seen, self._time()) or None
 
 

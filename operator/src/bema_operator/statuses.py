@@ -87,11 +87,6 @@ def shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def differs(wanted: StepStatus, found: Object) -> bool:
-    """Whether a status has to be written."""
-    return wanted.dump() != found
-
-
 def was_unready(subject: Subject) -> bool:
     """Whether the status says of this generation that its workload is not ready, and why."""
     return any(
