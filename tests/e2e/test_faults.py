@@ -420,7 +420,10 @@ def test_why_a_pod_cannot_be_or_stay_is_said_in_the_words_of_who_refuses_it(play
     hungry = {"language": "python", "entrypoint": "a.py", "inline": {"a.py": HUNGRY}}
     small = {"resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": "96Mi"}}}
     large = {"resources": {"requests": {"memory": "200Mi"}, "limits": {"memory": "200Mi"}}}
-    with played.operator("refused", "--runtime-image=localhost/bema-runtime:dev", "--image-pull-policy=Never"):
+    # A NATS that pods can reach, too: they import no code before they are connected.
+    nats = f"--nats-urls={installs.nats_url(played.cluster)}"
+    image = ("--runtime-image=localhost/bema-runtime:dev", "--image-pull-policy=Never")
+    with played.operator("refused", nats, *image):
         space.apply(
             LIMITS,
             step("large", EVENT, pod=large),
