@@ -16,7 +16,7 @@ KIND = os.environ.get("CLUSTER") == "kind"
 NAME = os.environ.get("BEMA_E2E_CLUSTER") or "e2e"
 """The cluster's name: two worktrees of one machine do not share one."""
 
-collect_ignore = ["test_cluster.py"] if KIND else []
+collect_ignore = ["test_cluster.py", "test_nodes.py"] if KIND else []
 """What is about the clusters of `tools.cluster`."""
 
 

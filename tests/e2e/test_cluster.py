@@ -157,6 +157,33 @@ def test_a_component_that_dies_is_started_again(started: Started) -> None:
     waits.until(lambda: cluster.problems() == [], what="the cluster to be well again", seconds=10)
 
 
+DENY_ALL = f"""
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: deny-all, namespace: {NAMESPACE}}}
+spec: {{podSelector: {{}}, policyTypes: [Ingress]}}
+"""
+
+
+def test_a_network_policy_is_enforced_and_a_dead_agent_is_a_problem(started: Started) -> None:
+    cluster = started.cluster
+    cluster.kubectl("apply", "--filename=-", input=server("closed", "emptyDir: {}"))
+    wait_ready(cluster, "closed")
+    url = f"http://{jsonpath(cluster, 'pod/closed', '{.status.podIP}')}:8222/healthz"
+    assert answers(url)
+    cluster.kubectl("apply", "--filename=-", input=DENY_ALL)
+    try:
+        waits.until(lambda: not answers(url), what="the policy to keep this machine out", seconds=10)
+        os.kill(pid_of(cluster, "--node=n1"), signal.SIGKILL)
+        # Until it is back, nobody is kept out, and nobody may take that for what a policy does.
+        waits.until(lambda: "n1" in " ".join(cluster.problems()), what="the dead agent to be a problem", seconds=5)
+        waits.until(lambda: cluster.problems() == [], what="the agent to enforce again", seconds=20)
+        assert cluster.starts(components.POLICIES) == 2
+        assert not answers(url)
+    finally:
+        cluster.kubectl("delete", "networkpolicy/deny-all", "pod/closed", f"--namespace={NAMESPACE}")
+
+
 def test_the_machines_kernel_settings_stay_as_they_were(started: Started) -> None:
     assert kernel_settings() == started.kernel_before
 

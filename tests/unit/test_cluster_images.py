@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.cluster import images, toolchains
+from tools.cluster import builds, images, toolchains
 from tools.images import bases, builders, wheels
 
 DOCKERFILE = """
@@ -91,3 +91,13 @@ def test_an_image_of_one_program_has_its_name_and_its_program(tmp_path: Path) ->
     assert images.names_in(archive) == ["bema.local/server:1"]
     with tarfile.open(archive) as opened:
         assert {"oci-layout", "index.json"} < set(opened.getnames())
+
+
+def test_each_module_of_programs_is_kept_by_its_own_sources(tmp_path: Path) -> None:
+    (tmp_path / "main.go").write_text("one")
+    first, other = (builds.Module(name, tmp_path, ("main.go",), ()) for name in ("a", "b"))
+    before = first.target()
+    assert before.name.startswith("a-")
+    assert before != other.target()
+    (tmp_path / "main.go").write_text("two")
+    assert first.target() != before

@@ -72,7 +72,7 @@ def test_the_objects_of_a_step_without_an_app_are_what_they_were() -> None:
     assert digests == BEFORE
 
 
-BEFORE = ["d2ba64bc8f49aa2b", "b8de3143c041e6a6", "f63ae864190e7b71"]
+BEFORE = ["d2ba64bc8f49aa2b", "b8de3143c041e6a6", "9815b273d4c2cf50"]
 
 
 @pytest.mark.parametrize(

@@ -66,16 +66,6 @@ PROBES: dict[str, Any] = {
 }
 
 SELECTOR = {"bema.dev/app": "shop", "bema.dev/step": "charge"}
-SPREAD = [
-    {
-        "maxSkew": 1,
-        "topologyKey": key,
-        "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": SELECTOR},
-        "matchLabelKeys": ["pod-template-hash"],
-    }
-    for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
-]
 
 
 def network_policy(*ports: int) -> dict[str, Any]:
@@ -194,7 +184,6 @@ def test_a_step_with_event_and_api_and_inline_code() -> None:
                         "securityContext": POD_SECURITY,
                         "terminationGracePeriodSeconds": 40,
                         "tolerations": LOST_NODE,
-                        "topologySpreadConstraints": SPREAD,
                         "containers": [
                             {
                                 "name": "step",

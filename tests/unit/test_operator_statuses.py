@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bema.contract.statuses import Reason
-from bema_operator import statuses
+from bema_operator import schemas, statuses
 from bema_operator.facts import Facts, Problem, Subscription
 from tests.support.step_facts import API, BEFORE, DONE, EVENT, NOW, OVERDUE, deployed, live, manifest, spec, subject
 
@@ -172,7 +172,11 @@ def test_the_workload(facts: Facts, workload: tuple[str, str, str], progressing:
 
 
 def pod(created: str = "1", **status: Any) -> dict[str, Any]:
-    return {"metadata": {"name": "a-1", "creationTimestamp": created}, "status": status}
+    return {
+        "metadata": {"name": "a-1", "creationTimestamp": created},
+        "spec": {"nodeName": "n3"},
+        "status": status,
+    }
 
 
 def waiting(reason: str, message: str | None = None, **more: Any) -> dict[str, Any]:
@@ -212,6 +216,17 @@ UNSCHEDULED = pod(conditions=[{"type": "PodScheduled", "reason": "Unschedulable"
             "WorkloadUnavailable",
             "container step of pod a-1 runs but is not ready; see its log.",
             id="it runs and is not ready",
+        ),
+        pytest.param(
+            [
+                pod(
+                    conditions=[{"type": "Ready", "status": "False"}],
+                    containerStatuses=[{"name": "step", "state": {"running": {}}, "ready": True}],
+                )
+            ],
+            "WorkloadUnavailable",
+            "node n3 does not answer for pod a-1; unless it comes back, another pod takes its place.",
+            id="its node is lost",
         ),
         pytest.param(
             [UNSCHEDULED, waiting("ErrImagePull")],
@@ -303,11 +318,27 @@ def test_a_long_message_is_cut() -> None:
     assert found["Ready"] == ("False", "ApplyRefused", "x" * 4095 + "…")
 
 
+def test_what_an_old_crd_does_not_know_is_left_out_and_named() -> None:
+    refused = (f".status.{name}: field not declared in schema" for name in ("trigger", "url", "conditions"))
+    fields = schemas.undeclared(" ".join(refused))
+    assert fields == {"trigger", "url"}
+    status = statuses.status(deployed(DONE), NOW).dump()
+    left = schemas.without(status, fields)
+    assert status.keys() - left.keys() == fields & status.keys()
+    ready, *others = left["conditions"]
+    assert ready["message"].endswith(
+        "The CRD is older than the operator and does not know status.trigger, status.url: "
+        "kubectl apply --server-side -f crds/"
+    )
+    assert others == status["conditions"][1:]
+    assert schemas.without(status, frozenset()) == status
+
+
 def test_a_status_is_written_only_when_it_differs() -> None:
     facts = deployed(DONE)
     written = statuses.status(facts, BEFORE).dump()
-    assert not statuses.differs(statuses.status(facts.with_(subject=subject(written)), NOW), written)
-    assert statuses.differs(statuses.status(facts.with_(backlog=8, subject=subject(written)), NOW), written)
+    assert statuses.status(facts.with_(subject=subject(written)), NOW).dump() == written
+    assert statuses.status(facts.with_(backlog=8, subject=subject(written)), NOW).dump() != written
 
 
 @pytest.mark.parametrize(

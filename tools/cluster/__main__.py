@@ -51,12 +51,12 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _build(chosen: argparse.Namespace) -> int:
     if chosen.wait:
-        print(builds.wait())
+        print(builds.wait().base)
     elif chosen.background:
         pid = builds.start_in_background()
         stages.say(f"building in the background as process {pid}; log: {builds.log()}" if pid else "built already")
     else:
-        print(builds.build())
+        print(builds.build().base)
     return 0
 
 

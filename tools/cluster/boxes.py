@@ -21,6 +21,8 @@ class ComponentStatus:
     starts: int
     last_exit: int | None
     """The exit code of its last end; negative is a signal."""
+    pid: int | None
+    """Inside the box."""
 
 
 def start(node: configs.Node, script: components.Script) -> int:
@@ -74,7 +76,8 @@ def statuses(layout: paths.Layout, index: int) -> list[ComponentStatus]:
     except FileNotFoundError:
         return []
     return [
-        ComponentStatus(name, one["pid"] is not None, one["starts"], one["last_exit"]) for name, one in reported.items()
+        ComponentStatus(name, one["pid"] is not None, one["starts"], one["last_exit"], one["pid"])
+        for name, one in reported.items()
     ]
 
 

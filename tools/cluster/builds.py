@@ -1,8 +1,8 @@
 """Building the cluster's programs once, from Go modules, into a cache outside the repository.
 
-All Kubernetes components are one binary that acts by the name it is called by. The cache is keyed by the sources, so
-a change of a version builds anew and going back costs nothing. A build is made in a draft folder and renamed when it is
-complete.
+All Kubernetes components are one binary that acts by the name it is called by; what is ours beside them is a module of
+its own, with libraries of its own versions. The cache is keyed by the sources of each, so a change of a version builds
+anew and going back costs nothing. A build is made in a draft folder and renamed when it is complete.
 """
 
 import fcntl
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tools.cluster import errors, paths, stages, toolchains
@@ -29,16 +30,48 @@ COMPONENTS = (
     "etcd",
     "coredns",
 )
-_SOURCES = ("go.mod", "go.sum", "main.go", "pause/main.go")
 _BUILD_SECONDS = 3600
 
 
-def programs() -> Path:
-    """The folder of the finished programs for the sources as they are now, whether it exists or not."""
-    digest = hashlib.sha256(f"{KUBERNETES} {platform.machine()}".encode())
-    for source in _SOURCES:
-        digest.update((paths.GO_SOURCES / source).read_bytes())
-    return _home() / f"bin-{digest.hexdigest()[:16]}"
+@dataclass(frozen=True)
+class Module:
+    """A Go module of ours, whose programs are built and kept together."""
+
+    name: str
+    """What its folder in the cache begins with."""
+    folder: Path
+    sources: tuple[str, ...]
+    programs: tuple[tuple[str, str, str], ...]
+    """File name, Go package, and the linker's flags beyond those for a small file."""
+
+    def target(self) -> Path:
+        """The folder of the finished programs for the sources as they are now, whether it exists or not."""
+        digest = hashlib.sha256(f"{KUBERNETES} {platform.machine()}".encode())
+        for source in self.sources:
+            digest.update((self.folder / source).read_bytes())
+        return _home() / f"{self.name}-{digest.hexdigest()[:16]}"
+
+
+def _version_flags() -> str:
+    """Without them, Kubernetes takes itself for version 0."""
+    major, minor, _ = KUBERNETES.split(".")
+    names = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor}
+    return " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in names.items())
+
+
+BASE = Module(
+    "bin",
+    paths.GO_SOURCES,
+    ("go.mod", "go.sum", "main.go", "pause/main.go"),
+    (("pause", "./pause", ""), ("hyperkube", ".", _version_flags())),
+)
+ADDONS = Module("addons", paths.ADDON_SOURCES, ("go.mod", "go.sum", "main.go"), (("netpol", ".", ""),))
+_MODULES = (BASE, ADDONS)
+
+
+def programs() -> paths.Programs:
+    """Where the finished programs are for the sources as they are now, whether they exist or not."""
+    return paths.Programs(base=BASE.target(), addons=ADDONS.target())
 
 
 def log() -> Path:
@@ -47,22 +80,23 @@ def log() -> Path:
 
 
 def is_built() -> bool:
-    return programs().is_dir()
+    return not _missing()
 
 
-def build() -> Path:
-    """The folder of the programs; builds them first when necessary, and lets other callers wait meanwhile.
+def build() -> paths.Programs:
+    """Where the programs are; builds them first when necessary, and lets other callers wait meanwhile.
 
     Raises `errors.BuildFailed` with the tail of the log.
     """
-    target = programs()
-    if target.is_dir():
-        return target
-    with _locked():
-        if not target.is_dir():
+    if _missing():
+        with _locked():
             _remove_drafts()
-            _compile(target)
-    return target
+            _compile(_missing())
+    return programs()
+
+
+def _missing() -> list[Module]:
+    return [module for module in _MODULES if not module.target().is_dir()]
 
 
 def start_in_background() -> int | None:
@@ -99,7 +133,7 @@ def background_pid() -> int | None:
     return int(pid) if _start_time(int(pid)) == started else None
 
 
-def wait() -> Path:
+def wait() -> paths.Programs:
     """Wait for a build that somebody started, showing progress; build here when none runs.
 
     Raises `errors.BuildFailed` with the tail of the log if it failed.
@@ -124,7 +158,8 @@ def _pid_file() -> Path:
 
 def _outcome() -> Path:
     """Exists after a build of these sources that failed, and says how."""
-    return programs().with_suffix(".failed")
+    found = programs()
+    return found.base.with_name(f"{found.base.name}-{found.addons.name}.failed")
 
 
 @contextmanager
@@ -141,33 +176,39 @@ def _locked() -> Iterator[None]:
 
 def _remove_drafts() -> None:
     # We hold the lock, so every draft is from a build that died.
-    for draft in _home().glob("bin-*.draft"):
+    for draft in _home().glob("*.draft"):
         shutil.rmtree(draft)
 
 
-def _compile(target: Path) -> None:
+def _compile(missing: list[Module]) -> None:
+    if not missing:
+        return  # somebody else built them while we waited
     go = toolchains.find()
-    draft = target.with_name(f"{target.name}.draft")
-    draft.mkdir()
     _outcome().unlink(missing_ok=True)
-    version = f"-X k8s.io/component-base/version.gitVersion=v{KUBERNETES}"
-    major, minor, _ = KUBERNETES.split(".")
-    version += f" -X k8s.io/component-base/version.gitMajor={major} -X k8s.io/component-base/version.gitMinor={minor}"
-    stages.say(f"building the programs with {go} (6 minutes from nothing on 2 cores); log: {log()}")
+    stages.say(f"building the programs with {go} (7 minutes from nothing on 2 cores); log: {log()}")
     started = time.monotonic()
     with log().open("w") as output:
-        _go_build(go, draft / "pause", "./pause", "-s -w", output.fileno())
-        _go_build(go, draft / "hyperkube", ".", f"-s -w {version}", output.fileno())
-    for name in COMPONENTS:
-        (draft / name).symlink_to("hyperkube")
-    draft.rename(target)
+        for module in missing:
+            _compile_module(go, module, output.fileno())
     stages.say(f"built the programs: {time.monotonic() - started:.0f} s")
 
 
-def _go_build(go: Path, output: Path, package: str, flags: str, log_fd: int) -> None:
+def _compile_module(go: Path, module: Module, log_fd: int) -> None:
+    target = module.target()
+    draft = target.with_name(f"{target.name}.draft")
+    draft.mkdir()
+    for name, package, flags in module.programs:
+        _go_build(go, module.folder, draft / name, package, f"-s -w {flags}".strip(), log_fd)
+    if module is BASE:
+        for name in COMPONENTS:
+            (draft / name).symlink_to("hyperkube")
+    draft.rename(target)
+
+
+def _go_build(go: Path, folder: Path, output: Path, package: str, flags: str, log_fd: int) -> None:
     process = subprocess.Popen(
         [go, "build", "-v", "-buildvcs=false", "-trimpath", "-o", output, "-ldflags", flags, package],
-        cwd=paths.GO_SOURCES,
+        cwd=folder,
         env=toolchains.environment(),
         stdin=subprocess.DEVNULL,
         stdout=log_fd,

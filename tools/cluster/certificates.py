@@ -17,6 +17,7 @@ USERS = {
     "scheduler": ("system:kube-scheduler", None),
     "proxy": ("system:kube-proxy", None),
     "coredns": ("bema:coredns", None),
+    "netpol": ("bema:netpol", None),
 }
 
 

@@ -6,12 +6,26 @@ with clusters.running("dev") as cluster:
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from tools.cluster import commands, creations, errors, healths, images, kubectls, logs, records, removals
+from tools.cluster import (
+    boxes,
+    commands,
+    creations,
+    errors,
+    healths,
+    images,
+    kubectls,
+    logs,
+    names,
+    processes,
+    records,
+    removals,
+)
 
 
 @dataclass(frozen=True)
@@ -65,9 +79,13 @@ class Cluster:
 
     def load(self, archive: Path) -> list[str]:
         """Import an image archive (OCI or Docker) on every node; the names of its images."""
-        for index in self.record.indexes:
-            loaded = images.load(self.record.layout, self.record.identity, index, archive)
-        return loaded
+
+        def load(index: int) -> list[str]:
+            return images.load(self.record.layout, self.record.identity, index, archive)
+
+        with ThreadPoolExecutor() as pool:
+            loaded = list(pool.map(load, self.record.indexes))
+        return loaded[0]
 
     def verify(self) -> None:
         """Raise `errors.WrongCluster` unless the server behind the kubeconfig is this cluster.
@@ -80,9 +98,23 @@ class Cluster:
         """What is wrong with it, a sentence each."""
         return healths.problems(self.record)
 
+    def starts(self, component: str) -> int:
+        """How often a component was started, on all nodes together: one that has died was started again."""
+        found = (boxes.statuses(self.record.layout, index) for index in self.record.indexes)
+        return sum(status.starts for node in found for status in node if status.name == component)
+
     def log(self, component: str) -> Path:
         """The log of a component: `apiserver`, `kubelet`, `provisioner`, …"""
         return logs.files(self.record)[component]
+
+    def lose(self, index: int) -> None:
+        """End a node at once and for good, as a power cut does: the first process of its box, and all in it.
+
+        Not the first node, whose end is that of the cluster.
+        """
+        if index not in self.record.indexes[1:]:
+            raise errors.Refused(f"expected one of nodes 2 to {self.record.nodes} to lose, found {index}")
+        processes.kill([names.mark(self.identity, index)])
 
     def dump_logs(self, lines: int = 40) -> str:
         """Nodes, pods, events, pod logs and the ends of the components' logs; raises nothing."""

@@ -4,7 +4,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tools.cluster import addresses, configs, names
+from tools.cluster import addresses, configs, names, paths
 
 # A kubelet writes these, and they are the machine's, not the box's: it gets files of its own to write to.
 KERNEL_SETTINGS = {
@@ -15,6 +15,8 @@ KERNEL_SETTINGS = {
     "/proc/sys/kernel/keys/root_maxkeys": "1000000\n",
     "/proc/sys/kernel/keys/root_maxbytes": "25000000\n",
 }
+POLICIES = "netpol"
+"""The component that enforces network policies."""
 # A box has these for itself, in memory; everything large is in the cluster's folder.
 OWN_FOLDERS = ("/run", "/var/lib", "/var/log")
 _FIXED_FOLDERS = ("/run/lock", "/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/var/log/pods")
@@ -53,7 +55,7 @@ class Script:
         return asdict(self)
 
 
-def script(node: configs.Node, programs: Path) -> Script:
+def script(node: configs.Node, programs: paths.Programs) -> Script:
     """The script of one node's init."""
     return Script(
         hostname=node.name,
@@ -65,7 +67,7 @@ def script(node: configs.Node, programs: Path) -> Script:
         network=network(node.plan, node.index, node.count),
         ready_url=f"{node.plan.api_url}/readyz",
         authority=f"{node.layout.certificates}/ca.crt",
-        components=[*_control_plane(node, programs), *_node_agents(node, programs)],
+        components=[*_control_plane(node, programs.base), *_node_agents(node, programs)],
     )
 
 
@@ -87,7 +89,8 @@ def network(plan: addresses.Plan, index: int, count: int) -> list[list[str]]:
 
 
 def component_names(node: configs.Node) -> list[str]:
-    return [component.name for component in [*_control_plane(node, Path()), *_node_agents(node, Path())]]
+    nowhere = paths.Programs(Path(), Path())
+    return [component.name for component in script(node, nowhere).components]
 
 
 def _control_plane(node: configs.Node, programs: Path) -> list[Component]:
@@ -103,11 +106,12 @@ def _control_plane(node: configs.Node, programs: Path) -> list[Component]:
     ]
 
 
-def _node_agents(node: configs.Node, programs: Path) -> list[Component]:
+def _node_agents(node: configs.Node, programs: paths.Programs) -> list[Component]:
     return [
         Component("containerd", ["containerd", "--config", f"{node.folder}/containerd.toml"]),
-        Component("kubelet", _kubelet(node, programs), needs_api=True),
-        Component("proxy", [f"{programs}/kube-proxy", f"--config={node.folder}/proxy.yaml"], needs_api=True),
+        Component("kubelet", _kubelet(node, programs.base), needs_api=True),
+        Component("proxy", [f"{programs.base}/kube-proxy", f"--config={node.folder}/proxy.yaml"], needs_api=True),
+        Component(POLICIES, _policies(node, programs.addons), needs_api=True),
     ]
 
 
@@ -202,6 +206,16 @@ def _provisioner(node: configs.Node) -> list[str]:
     client = [f"--authority={pki}/ca.crt", f"--certificate={pki}/provisioner.crt", f"--key={pki}/provisioner.key"]
     server = f"--server={node.plan.api_url}"
     return [sys.executable, "-m", "tools.cluster.provisioners", server, *client, *volumes]
+
+
+def _policies(node: configs.Node, programs: Path) -> list[str]:
+    return [
+        f"{programs}/netpol",
+        f"--kubeconfig={node.layout.component_kubeconfig('netpol')}",
+        f"--node={node.name}",
+        f"--pods={node.plan.node_pods(node.index)}",
+        f"--enforcing={node.layout.enforcing(node.index)}",
+    ]
 
 
 def _kubelet(node: configs.Node, programs: Path) -> list[str]:

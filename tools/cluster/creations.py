@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Network
-from pathlib import Path
 
 from tools.cluster import (
     addresses,
@@ -74,7 +73,7 @@ def _verified(record: records.Record, nodes: int | None, block: IPv4Network | No
     return record
 
 
-def _create(layout: paths.Layout, nodes: int, block: IPv4Network | None, programs: Path) -> records.Record:
+def _create(layout: paths.Layout, nodes: int, block: IPv4Network | None, programs: paths.Programs) -> records.Record:
     journal, record = _begin(layout, nodes, block)
     try:
         _make_node_files(record, programs)
@@ -121,7 +120,7 @@ def _refuse_foreign(layout: paths.Layout, nodes: int) -> None:
         links.refuse_existing(names.veth(layout.name, index))
 
 
-def _make_node_files(record: records.Record, programs: Path) -> None:
+def _make_node_files(record: records.Record, programs: paths.Programs) -> None:
     certificates.write(record.layout, record.plan, record.nodes)
     cni, runc = packages.cni_folder(), shutil.which("runc")
     if cni is None or runc is None:
@@ -133,10 +132,10 @@ def _make_node_files(record: records.Record, programs: Path) -> None:
         for path, content in configs.files(node, runc=runc, cni=cni).items():
             path.parent.mkdir(exist_ok=True)
             path.write_text(content)
-    images.write_single(programs / "pause", configs.PAUSE_IMAGE, record.layout.folder / "pause.tar")
+    images.write_single(programs.base / "pause", configs.PAUSE_IMAGE, record.layout.folder / "pause.tar")
 
 
-def _make_boxes(journal: journals.Journal, record: records.Record, programs: Path) -> None:
+def _make_boxes(journal: journals.Journal, record: records.Record, programs: paths.Programs) -> None:
     group = names.cgroup(record.name, record.identity)
     journal.record(journals.Cgroup(group))
     cgroups.make(group, [names.node(index) for index in record.indexes])
@@ -169,6 +168,9 @@ def _make_usable(record: records.Record) -> None:
         for index in record.indexes:
             is_ready = functools.partial(healths.node_is_ready, record, index)
             _until(record, _Steady(is_ready), f"node {index} to be Ready")
+    for index in record.indexes:
+        is_enforcing = functools.partial(healths.enforces, record, index)
+        _until(record, is_enforcing, f"node {index} to enforce network policies")
     # Pods are refused until their namespace has it, and until then a cluster is of no use.
     path = "/api/v1/namespaces/default/serviceaccounts/default"
     _until(record, lambda: _exists(record, path), "the default service account")

@@ -1,6 +1,6 @@
 """Whether a cluster does what it should: boxes, components, API server, identity, nodes."""
 
-from tools.cluster import api_clients, boxes, errors, links, manifests, names, records
+from tools.cluster import api_clients, boxes, components, errors, links, manifests, names, records
 
 
 def problems(record: records.Record) -> list[str]:
@@ -45,6 +45,16 @@ def node_is_ready(record: records.Record, index: int) -> bool:
         return False
 
 
+def enforces(record: records.Record, index: int) -> bool:
+    """Whether the node's network policies are enforced: the very process that runs now has said so."""
+    try:
+        said = record.layout.enforcing(index).read_text().strip()
+    except FileNotFoundError:
+        return False
+    pids = [status.pid for status in boxes.statuses(record.layout, index) if status.name == components.POLICIES]
+    return [said] == [str(pid) for pid in pids]
+
+
 def _of_boxes(record: records.Record) -> list[str]:
     found = []
     for index in record.indexes:
@@ -55,6 +65,8 @@ def _of_boxes(record: records.Record) -> list[str]:
             if not status.running:
                 how = f"its last exit code was {status.last_exit}" if status.starts else "it was not started yet"
                 found.append(f"{status.name} on {names.node(index)} is not running; {how}")
+            elif status.name == components.POLICIES and not enforces(record, index):
+                found.append(f"{names.node(index)} does not enforce network policies yet")
     return found
 
 

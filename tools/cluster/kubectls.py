@@ -11,7 +11,7 @@ _FOREIGN = ("kubeconfig", "http_proxy", "https_proxy", "all_proxy", "kubernetes_
 def command(kubeconfig: Path, *arguments: str) -> list[str | Path]:
     """The whole command line; kubeconfig and the cache beside it are the cluster's own."""
     own = [f"--kubeconfig={kubeconfig}", f"--cache-dir={kubeconfig.parent}/kubectl-cache"]
-    return [builds.programs() / "kubectl", *own, *arguments]
+    return [builds.programs().base / "kubectl", *own, *arguments]
 
 
 def environment() -> dict[str, str]:

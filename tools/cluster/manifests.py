@@ -1,4 +1,4 @@
-"""The objects that make a bare API server a usable cluster: identity, DNS, a storage class. Pure."""
+"""The objects that make a bare API server a usable cluster: identity, DNS, a storage class, rights. Pure."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ IDENTITY = "bema-cluster"
 
 def all_objects(plan: addresses.Plan, name: str, identity: str) -> list[Object]:
     """Everything to create once the API server is ready."""
-    return [identity_map(name, identity), *dns(plan), *coredns_access(), *storage()]
+    return [identity_map(name, identity), *dns(plan), *coredns_access(), *policies_access(), *storage()]
 
 
 def identity_map(name: str, identity: str) -> Object:
@@ -45,6 +45,15 @@ def coredns_access() -> list[Object]:
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
     ]
     return _access("bema:coredns", rules)
+
+
+def policies_access() -> list[Object]:
+    """The rights of who enforces network policies."""
+    rules = [
+        {"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["list", "watch"]},
+    ]
+    return _access("bema:netpol", rules)
 
 
 def storage() -> list[Object]:

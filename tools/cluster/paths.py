@@ -6,6 +6,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GO_SOURCES = Path(__file__).resolve().parent / "go"
+ADDON_SOURCES = Path(__file__).resolve().parent / "addons"
 
 
 def cache() -> Path:
@@ -20,6 +21,16 @@ def clusters_root() -> Path:
     overlayfs must work on it, which rules out most tmpfs and every overlayfs.
     """
     return Path(os.environ.get("BEMA_CLUSTERS") or "/var/tmp/bema-clusters").absolute()
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The folders of what was built."""
+
+    base: Path
+    """Kubernetes, etcd, CoreDNS, kubectl and the pause program."""
+    addons: Path
+    """What is ours beside them."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,10 @@ class Layout:
     def components(self, index: int) -> Path:
         """What the node's init last said about its components, as JSON."""
         return self.node(index) / "components.json"
+
+    def enforcing(self, index: int) -> Path:
+        """Holds, once the node's policies are enforced, the pid inside the box of who enforces them."""
+        return self.node(index) / "enforcing"
 
     def volumes(self, index: int) -> Path:
         """The data of the claims that are bound on this node."""

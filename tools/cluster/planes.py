@@ -153,7 +153,7 @@ class Plane:
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Plane]:
     """A control plane that is up, and gone afterwards. `folder` must not exist, or be empty."""
-    plane = Plane(folder, builds.build())
+    plane = Plane(folder, builds.build().base)
     plane.prepare()
     try:
         plane.start("etcd")

@@ -14,7 +14,8 @@ Version = tuple[int, ...]
 
 def find() -> Path:
     """A `go` program that can build our modules. Raises `errors.CannotRunHere` when there is none to be had."""
-    needed = needed_version((paths.GO_SOURCES / "go.mod").read_text())
+    modules = (paths.GO_SOURCES, paths.ADDON_SOURCES)
+    needed = max(needed_version((folder / "go.mod").read_text()) for folder in modules)
     for program in _installed():
         if parsed_version(commands.run([program, "env", "GOVERSION"], env=environment())) >= needed:
             return program

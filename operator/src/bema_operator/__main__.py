@@ -8,11 +8,13 @@ import datetime
 import logging
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
+from bema.clusters import calls
 from bema.contract import apps as contract
 from bema.contract.retentions import Quota
 from bema_operator import (
@@ -23,6 +25,7 @@ from bema_operator import (
     janitors,
     kinds,
     kube,
+    leases,
     logs,
     metrics,
     queues,
@@ -46,9 +49,17 @@ BROKER_SECONDS = 5.0
 """How long to wait for NATS at the start."""
 
 
+def utc() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
 def now() -> str:
     """The time of day as Kubernetes writes it."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+EXIT_LEASE = 71
+"""Another operator acts: this one is started again, and waits."""
 
 
 class Operator:
@@ -73,7 +84,10 @@ class Operator:
             time=now,
             held=self.contents,
         )
-        self.workers = queues.Workers(self.queue, self.reconciler.reconcile, count=options.workers, clock=clock)
+        self.lease = _lease(options, found, clock)
+        if self.lease is not None:
+            api.check = self.lease.check
+        self.workers = queues.Workers(self.queue, self._reconcile, count=options.workers, clock=clock)
         self.apps = apps.Apps(self.cache, api, self.broker, look_at=self._look_at, clock=clock, time=now)
         self.app_workers = queues.Workers(queues.Queue(), self.apps.reconcile, count=APP_WORKERS, clock=clock)
         self.watches = watches.Watches(options, self.cache, api, news=self._news, clock=clock)
@@ -110,7 +124,8 @@ class Operator:
         return problems if self.is_filled else []
 
     def ready(self) -> list[str]:
-        return [] if self.is_filled else ["the cluster has not been listed yet"]
+        waits = self.lease.problems() if self.lease else []
+        return waits or ([] if self.is_filled else ["the cluster has not been listed yet"])
 
     def measured(self) -> bytes:
         self.measures.queue.set(len(self.queue))
@@ -119,13 +134,35 @@ class Operator:
         return self.measures.text()
 
     async def run(self) -> None:
-        """Fill the cache, then work until cancelled. Raises what made a part end by itself."""
+        """Take the Lease, work until cancelled, and release it. Raises what made a part end by itself."""
+        if self.lease is None:
+            return await self._act()
+        await self.lease.acquire()
+        keeping = asyncio.create_task(self.lease.keep())
+        keeping.add_done_callback(_leave)
+        try:
+            await self._act()
+        finally:
+            keeping.cancel()
+            await self.lease.release()
+
+    async def _act(self) -> None:
+        """Fill the cache, then work until cancelled."""
         await self.watches.fill()
         self.is_filled = True
         log.info("Serving %d Steps", len(self.cache))
         async with asyncio.TaskGroup() as group:
             for part in self._parts():
                 group.create_task(part)
+
+    def _may_act(self) -> None:
+        """Raise unless the Lease, if there is one, lets this process begin something."""
+        if self.lease is not None:
+            self.lease.check()
+
+    async def _reconcile(self, key: Key) -> float | None:
+        self._may_act()
+        return await self.reconciler.reconcile(key)
 
     def _parts(self) -> list[Coroutine[Any, Any, None]]:
         options = self.options
@@ -150,12 +187,31 @@ class Operator:
             await self.broker.look()
 
     async def _clean(self) -> None:
+        self._may_act()
         if self.broker.is_connected:
             await self.janitors.sweep()
 
     async def _sweep(self) -> None:
+        self._may_act()
         if self.broker.is_connected:
             await self.orphans.sweep()
+
+
+def _lease(options: settings.Settings, found: kube.Access, clock: Callable[[], float]) -> leases.Lease | None:
+    """The Lease that this process needs, over a connection of its own that gives up soon."""
+    if not options.lease_namespace:
+        return None
+    client = calls.Client(found, agent=f"bema-operator/{settings.VERSION}", timeout=leases.TIMEOUT, pauses=())
+    identity = options.lease_holder or socket.gethostname()
+    return leases.Lease(client, options.lease_namespace, identity, clock=clock, time=utc)
+
+
+def _leave(keeping: asyncio.Task[None]) -> None:
+    """Another operator holds the Lease: end at once, whatever is at work."""
+    if not keeping.cancelled():
+        log.critical("Another operator holds the Lease; this process ends")
+        logging.shutdown()
+        os._exit(EXIT_LEASE)
 
 
 async def serve(options: settings.Settings) -> None:
@@ -167,6 +223,8 @@ async def serve(options: settings.Settings) -> None:
     operator = Operator(options, await kube.access(options.kubeconfig))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(operator.api.close)
+        if operator.lease is not None:
+            stack.push_async_callback(operator.lease.close)
         await stack.enter_async_context(
             servers.health(options.health_host, options.health_port, alive=operator.alive, ready=operator.ready)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bema.clusters import calls
@@ -37,6 +37,8 @@ class Kube(calls.Client):
     def __init__(self, found: Access, measures: metrics.Metrics, *, agent: str = f"bema-operator/{VERSION}") -> None:
         super().__init__(found, agent=agent)
         self._measures = measures
+        self.check: Callable[[], None] = lambda: None
+        """Raises when nothing may be written any more."""
 
     async def find(self, kind: kinds.Kind, namespace: str, name: str) -> dict[str, Any] | None:
         """One object, with the right to list only; None when it does not exist."""
@@ -45,12 +47,14 @@ class Kube(calls.Client):
 
     async def create(self, kind: kinds.Kind, manifest: Object) -> None:
         """Make an object. Once: should the answer be lost, there may be two."""
+        self.check()
         await self.call("POST", kind.path(manifest["metadata"]["namespace"]), body=manifest)
         self._measures.writes.labels(kind.name, "create").inc()
 
     async def apply(self, kind: kinds.Kind, manifest: Object, *, force: bool = True) -> dict[str, Any]:
         """Server-side apply, as one manager that wins; without `force`, as one that gives way: raises `Conflict` when
         another manager has set one of the fields to something else."""
+        self.check()
         metadata = manifest["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"])
         query = _MANAGER if force else _POLITELY
@@ -60,6 +64,7 @@ class Kube(calls.Client):
 
     async def apply_status(self, kind: kinds.Kind, namespace: str, name: str, uid: str, status: Object) -> Any:
         """Server-side apply of a status. Raises `Conflict` when the object was made again meanwhile."""
+        self.check()
         body = {
             "apiVersion": kind.api_version,
             "kind": kind.name,
@@ -73,6 +78,7 @@ class Kube(calls.Client):
 
     async def delete(self, kind: kinds.Kind, found: Object) -> None:
         """Delete this very object; nothing there, or another one, is no error."""
+        self.check()
         metadata = found["metadata"]
         body = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
         try:

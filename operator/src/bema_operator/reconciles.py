@@ -28,6 +28,7 @@ from bema_operator import (
     ownership,
     plans,
     rollouts,
+    schemas,
     statuses,
 )
 from bema_operator.facts import Facts, Key, Object, Problem, Subject
@@ -102,6 +103,10 @@ class Reconciler:
         """Those of the Steps that were looked at last: a plan takes far more memory than all else about a Step."""
         self._unready: dict[Key, float] = {}
         self._turns = rollouts.Turns()
+        self._undeclared: frozenset[str] = frozenset()
+        """Fields of a status that the CRD does not know, which is older than we are."""
+        self._undeclared_since = 0.0
+        self._undeclared_told: frozenset[str] = frozenset()
         self._lost: set[tuple[str, str]] = set()
         """Apps and the creation times of their new streams whose loss was counted."""
 
@@ -346,11 +351,13 @@ class Reconciler:
 
     async def _report(self, seen: Facts) -> None:
         wanted = statuses.status(seen, self._time())
-        if not statuses.differs(wanted, seen.subject.status):
+        if self._clock() - self._undeclared_since >= REFUSED_AGAIN:
+            self._undeclared = frozenset()  # somebody may have applied the CRD meanwhile
+        if schemas.without(wanted.dump(), self._undeclared) == seen.subject.status:
             return
-        key, uid = seen.subject.key, seen.subject.uid
+        key = seen.subject.key
         try:
-            written = await self._api.apply_status(kinds.STEP, key.namespace, key.name, uid, wanted.dump())
+            written = await self._write_status(seen.subject, wanted.dump())
         except (kube.Gone, kube.Conflict):
             # Deleted, or made again, meanwhile: its own event brings it back.
             return
@@ -358,6 +365,23 @@ class Reconciler:
         ready = wanted.conditions[0]
         log.debug("Ready=%s (%s)", ready.status, ready.reason, extra=_bound(key))
         await self._events.tell(seen.subject, ready)
+
+    async def _write_status(self, subject: Subject, status: Object) -> Any:
+        """Without what the CRD that is installed does not know."""
+        key = subject.key
+        while True:
+            asked = schemas.without(status, self._undeclared)
+            try:
+                return await self._api.apply_status(kinds.STEP, key.namespace, key.name, subject.uid, asked)
+            except kube.Refused as error:
+                new = schemas.undeclared(str(error)) - self._undeclared
+                if not new:
+                    raise
+                self._undeclared |= new
+                self._undeclared_since = self._clock()
+                if not new <= self._undeclared_told:
+                    self._undeclared_told |= new
+                    log.error(schemas.advice(new))
 
     def _again(self, seen: Facts) -> float | None:
         if seen.refused is not None or seen.taken:
@@ -372,6 +396,8 @@ class Reconciler:
             return TURN_AGAIN
         if not seen.released or (seen.subscription is not None and seen.subscription.leftovers):
             return LET_GO_AGAIN
+        if self._undeclared:
+            return REFUSED_AGAIN
         return statuses.told_for(seen, self._time()) or None
 
 

@@ -34,10 +34,13 @@ async def measures(host: str, port: int, text: Callable[[], bytes]) -> AsyncIter
 
 
 def _probe(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
+    said: list[str] = []
+
     async def answer(_: web.Request) -> web.Response:
         problems = check()
-        if problems:
+        if problems and problems != said:
             log.warning("Not healthy: %s", "; ".join(problems))
+        said[:] = problems
         return web.json_response({"problems": problems}, status=503 if problems else 200)
 
     return answer

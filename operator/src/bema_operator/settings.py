@@ -25,6 +25,13 @@ class Settings:
     """A kubeconfig file, for running outside a cluster. By default the pod's ServiceAccount. Nothing else is
     looked for."""
 
+    lease_namespace: str = ""
+    """Namespace of the Lease that the acting operator holds: of several, one acts. Empty: there is no Lease, and
+    nothing keeps two operators apart."""
+
+    lease_holder: str = ""
+    """Who this operator is in the Lease; empty: the name of its host, which is that of its pod."""
+
     nats_urls: tuple[str, ...] = ("nats://nats.bema-system.svc:4222",)
     """Where the operator finds NATS."""
 
@@ -113,6 +120,8 @@ class Settings:
 
 ARGUMENTS: tuple[tuple[str, str, type], ...] = (
     ("namespace", "BEMA_NAMESPACE", str),
+    ("lease_namespace", "BEMA_LEASE_NAMESPACE", str),
+    ("lease_holder", "BEMA_LEASE_HOLDER", str),
     ("nats_urls", "BEMA_NATS_URL", tuple),
     ("runtime_nats_urls", "BEMA_RUNTIME_NATS_URL", tuple),
     ("runtime_image", "BEMA_RUNTIME_IMAGE", str),

@@ -364,6 +364,12 @@ def _pod_problems(pod: Object) -> Iterator[Problem]:
     for condition in found.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             yield Problem(Reason.UNSCHEDULABLE, str(condition.get("message", "")))
+    if _is_out_of_reach(pod):
+        yield Problem(
+            Reason.WORKLOAD_UNAVAILABLE,
+            f"node {pod['spec'].get('nodeName')} does not answer for pod {pod['metadata']['name']}; unless it comes "
+            "back, another pod takes its place.",
+        )
     for container in (*_of(pod, "initContainerStatuses"), *_of(pod, "containerStatuses")):
         waiting = container.get("state", {}).get("waiting", {})
         reason = _WAITING.get(waiting.get("reason", ""))
@@ -374,6 +380,13 @@ def _pod_problems(pod: Object) -> Iterator[Problem]:
             yield Problem(
                 Reason.WORKLOAD_UNAVAILABLE, f"{where} runs but is not ready; see its log.{_ended(container)}"
             )
+
+
+def _is_out_of_reach(pod: Object) -> bool:
+    """Whether the pod is not ready though its containers are: so Kubernetes marks the pods of a node that is silent."""
+    ready = [condition["status"] for condition in _of(pod, "conditions") if condition["type"] == "Ready"]
+    containers = [bool(container.get("ready")) for container in _of(pod, "containerStatuses")]
+    return ready == ["False"] and containers != [] and all(containers)
 
 
 def _runs_unready(container: Object) -> bool:

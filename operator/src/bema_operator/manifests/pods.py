@@ -25,10 +25,12 @@ PROBE_TIMEOUT = 5
 
 
 def deployment_pod(order: Order) -> Manifest:
-    """The pod template of a Step that runs all the time."""
-    container = {**_container(order), "args": _arguments(), **_ports(order), **_probes()}
-    template = _template(order, container)
-    return {**template, "spec": {"topologySpreadConstraints": _spread(order), **template["spec"]}}
+    """The pod template of a Step that runs all the time.
+
+    It asks for no spread of its own: Kubernetes' default is over nodes and zones, and any constraint would replace
+    that. One for zones would moreover void all others of the pod on nodes that have no label of a zone.
+    """
+    return _template(order, {**_container(order), "args": _arguments(), **_ports(order), **_probes()})
 
 
 def job_pod(order: Order) -> Manifest:
@@ -173,22 +175,6 @@ def _beside(fields: pods.PodFields) -> list[Manifest]:
 
 def _guest(container: pods.Container) -> Manifest:
     return {**container.dump(), "securityContext": _container_security()}
-
-
-def _spread(order: Order) -> list[Manifest]:
-    """Over nodes and zones as far as there is room, unless the Step says something else. The pods of a rollout are
-    counted by themselves."""
-    selector = {"matchLabels": parts.selector(order.binding.step, order.binding.app)}
-    return [
-        {
-            "maxSkew": 1,
-            "topologyKey": key,
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": selector,
-            "matchLabelKeys": ["pod-template-hash"],
-        }
-        for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
-    ]
 
 
 def _tolerations(given: list[dict[str, Any]]) -> list[Manifest]:
