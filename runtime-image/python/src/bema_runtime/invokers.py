@@ -145,6 +145,8 @@ class PythonInvoker:
             end.outcome, end.failure, end.effects = Outcome.CANCELLED, Failure("Timeout", execution.cancelled), ()
         execution.buffer.closed = execution.buffer.closed or "the handler has ended"
         del self._executions[invoke.id]
+        # A task holds its context, and this its owner: a circle would be left to the garbage collector by every run
+        execution.task = None
         self._send(end)
 
     async def _run(self, invoke: Invoke, execution: _Execution, end: End) -> None:
