@@ -304,7 +304,8 @@ def test_an_app_that_is_not_acted_on_says_so_and_leaves_its_steps_as_they_are(sp
         for event in events
         if event["reportingComponent"] == "bema-operator"
     }
-    assert ours == {("App", "NotSupported")}
+    assert ("App", "NotSupported") in ours
+    assert ("Step", "AppNotReady") not in ours, "said once, and not by each Step"
 
 
 def test_more_copies_than_there_are_servers_are_refused_by_the_app_and_its_steps_go_on(space: Space) -> None:
