@@ -16,7 +16,7 @@ from bema.contract import names, retentions
 from bema.contract.retentions import Quota
 from bema.ports import connections
 from bema.ports.jetstream import JetStream
-from tests.support import diffs, kstatuses, waits
+from tests.support import diffs, kstatuses, spaces, waits
 from tests.support.kstatuses import Result
 from tools import installs
 from tools.cluster import errors, paths
@@ -42,41 +42,8 @@ def step(name: str, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "bema.dev/v1alpha1", "kind": "Step", "metadata": {"name": name}, "spec": body}
 
 
-class Space:
+class Space(spaces.Space):
     """One namespace with Bema."""
-
-    def __init__(self, cluster: Kubernetes, name: str) -> None:
-        self.cluster = cluster
-        self.name = name
-
-    def kubectl(self, *arguments: str, input: str | None = None) -> str:
-        return self.cluster.kubectl("--namespace", self.name, *arguments, input=input)
-
-    def apply(self, *manifests: dict[str, Any]) -> str:
-        return self.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(manifests))
-
-    def get(self, kind: str, name: str) -> dict[str, Any]:
-        text = self.kubectl("get", kind, name, "--ignore-not-found", "-o", "json")
-        found: dict[str, Any] = json.loads(text) if text else {}
-        return found
-
-    def wait_reason(self, what: str, reason: str, *, seconds: float = 60) -> str:
-        """Until Ready of this generation has a reason, and its message."""
-        kind, name = what.split("/")
-        last: dict[str, Any] = {}
-
-        def message() -> str:
-            nonlocal last
-            last = self.get(kind, name)
-            for item in last.get("status", {}).get("conditions", ()):
-                is_current = item["observedGeneration"] == last["metadata"]["generation"]
-                if item["type"] == "Ready" and item["reason"] == reason and is_current:
-                    return item["message"] or "-"
-            return ""
-
-        return waits.until_sync(
-            message, f"Ready of {what} to say {reason}", timeout=seconds, explain=lambda: str(last.get("status"))
-        )
 
     def pods(self, name: str) -> set[str]:
         found = json.loads(self.kubectl("get", "pods", "-l", f"{names.LABEL_STEP}={name}", "-o", "json"))["items"]
@@ -231,7 +198,7 @@ def test_the_crd_of_apps_is_structural_and_an_app_comes_back_as_it_was_sent(inst
 def test_an_app_changes_what_the_janitor_and_the_pods_do(space: Space) -> None:
     space.apply(step("silent"), step("said", concurrency=8))
     for name in ("silent", "said"):
-        space.wait_reason(f"step/{name}", "Available")
+        space.wait_reason(name, "Available")
     silent, said = space.pods("silent"), space.pods("said")
     assert "concurrency" not in space.get("step", "silent")["spec"], "what nobody says is not in the Step"
     space.publish("nobody.hears")
@@ -239,14 +206,14 @@ def test_an_app_changes_what_the_janitor_and_the_pods_do(space: Space) -> None:
     # How long, and how much: of no concern to pods.
     manifest = app(eventRetention="1s", storage="10Mi")
     space.apply(manifest)
-    assert space.wait_reason("app/app", "Reconciled") == "What it says counts for all Steps of the namespace."
+    assert space.wait_reason("app", "Reconciled", kind="app") == "What it says counts for all Steps of the namespace."
     space.wait_storage(10 * 2**20)
     waits.until_sync(lambda: not space.events(), "the event to be removed", timeout=SWEEP_SECONDS)
     assert (space.pods("silent"), space.pods("said")) == (silent, said)
     diffs.until_nothing_differs(space.kubectl, "-f", "-", input=yaml.safe_dump(manifest))
 
     def storage() -> str:
-        return str(space.get("app", "app").get("status", {}).get("storage", ""))
+        return str((space.get("app", "app") or {}).get("status", {}).get("storage", ""))
 
     waits.until_sync(lambda: storage().endswith("of 10Mi (0%)"), "the storage", timeout=SWEEP_SECONDS, explain=storage)
     head, row = space.kubectl("get", "apps.bema.dev").splitlines()
@@ -257,7 +224,7 @@ def test_an_app_changes_what_the_janitor_and_the_pods_do(space: Space) -> None:
     # Defaults: the Step that leaves something to them follows.
     space.apply(app(storage="10Mi", defaults={"concurrency": 3, "retry": {"maxAttempts": 7}}))
     space.wait_replaced("silent", silent)
-    space.wait_reason("step/silent", "Available")
+    space.wait_reason("silent", "Available")
     found = space.binding("silent")
     assert (found["concurrency"], found["retry"]["maxAttempts"]) == (3, 7)
     assert space.binding("said")["concurrency"] == 8
@@ -267,7 +234,7 @@ def test_an_app_changes_what_the_janitor_and_the_pods_do(space: Space) -> None:
     silent = space.pods("silent")
     space.kubectl("delete", "apps.bema.dev", "app")
     space.wait_replaced("silent", silent)
-    space.wait_reason("step/silent", "Available")
+    space.wait_reason("silent", "Available")
     assert (space.binding("silent")["concurrency"], space.binding("silent")["retry"]["maxAttempts"]) == (16, 3)
     space.wait_storage(2**30)
 
@@ -275,7 +242,7 @@ def test_an_app_changes_what_the_janitor_and_the_pods_do(space: Space) -> None:
 def test_a_pod_has_what_its_app_says(space: Space) -> None:
     pod = {"env": [{"name": "REGION", "value": "eu"}, {"name": "TIER", "value": "app"}], "labels": {"team": "shop"}}
     space.apply(app(defaults={"pod": pod}), step("orders", pod={"env": [{"name": "TIER", "value": "step"}]}))
-    space.wait_reason("step/orders", "Available")
+    space.wait_reason("orders", "Available")
     template = space.get("deployment", "orders")["spec"]["template"]
     [container] = template["spec"]["containers"]
     values = {item["name"]: item["value"] for item in container["env"]}
@@ -284,19 +251,19 @@ def test_a_pod_has_what_its_app_says(space: Space) -> None:
 
 def test_an_app_that_is_not_acted_on_says_so_and_leaves_its_steps_as_they_are(space: Space) -> None:
     space.apply(step("old"))
-    space.wait_reason("step/old", "Available")
+    space.wait_reason("old", "Available")
     before = space.pods("old")
     space.apply(app(defaults={"concurrency": 3, "pod": {"serviceAccountName": "robot"}}), step("new"))
     named = "defaults.pod.serviceAccountName is not supported by this version"
-    assert space.wait_reason("app/app", "NotSupported").startswith(named)
+    assert space.wait_reason("app", "NotSupported", kind="app").startswith(named)
     assert kstatuses.compute(space.get("app", "app")) is Result.FAILED
     for name in ("old", "new"):
-        assert named in space.wait_reason(f"step/{name}", "AppNotReady")
+        assert named in space.wait_reason(name, "AppNotReady")
     assert space.pods("old") == before
-    assert space.get("deployment", "new") == {}
+    assert space.get("deployment", "new") is None
     space.apply(app(defaults={"pod": {}}))
     for name in ("old", "new"):
-        space.wait_reason(f"step/{name}", "Available")
+        space.wait_reason(name, "Available")
     assert space.pods("old") == before
     events = json.loads(space.kubectl("get", "events", "-o", "json"))["items"]
     ours = {
@@ -310,18 +277,18 @@ def test_an_app_that_is_not_acted_on_says_so_and_leaves_its_steps_as_they_are(sp
 
 def test_more_copies_than_there_are_servers_are_refused_by_the_app_and_its_steps_go_on(space: Space) -> None:
     space.apply(step("orders"))
-    space.wait_reason("step/orders", "Available")
+    space.wait_reason("orders", "Available")
     before = space.pods("orders")
     space.apply(app(replicas=3))
-    message = space.wait_reason("app/app", "TooFewServers")
+    message = space.wait_reason("app", "TooFewServers", kind="app")
     assert message.startswith("expected 3 NATS servers that take a copy of the app each, found fewer: ")
-    space.wait_reason("step/orders", "Available")
+    space.wait_reason("orders", "Available")
     assert space.pods("orders") == before
     space.apply(app(replicas=1))
-    space.wait_reason("app/app", "Reconciled")
+    space.wait_reason("app", "Reconciled", kind="app")
     # Where there is nothing yet, nothing is made that is less than was asked for.
     space.apply(app(replicas=3), step("second"))
-    space.wait_reason("step/second", "Available")
+    space.wait_reason("second", "Available")
 
 
 def test_an_operator_without_the_crd_of_apps_serves_steps(space: Space) -> None:
@@ -332,18 +299,18 @@ def test_an_operator_without_the_crd_of_apps_serves_steps(space: Space) -> None:
         return space.cluster.kubectl(*where, "logs", "deployment/bema-operator")
 
     space.apply(app(defaults={"concurrency": 3}), step("orders"))
-    space.wait_reason("step/orders", "Available")
+    space.wait_reason("orders", "Available")
     assert space.binding("orders")["concurrency"] == 3
     space.kubectl("delete", "-f", file, "--wait=true")
     try:
         said = "Apps are not served"
         waits.until_sync(lambda: said in log(), "the operator to say so", timeout=90, explain=log)
         space.apply(step("second"))
-        space.wait_reason("step/second", "Available")
+        space.wait_reason("second", "Available")
         assert space.binding("orders")["concurrency"] == 16
     finally:
         space.kubectl("apply", "--server-side", "-f", file)
         space.kubectl("wait", "--for=condition=Established", "crd/apps.bema.dev", "--timeout=30s")
     space.apply(app(defaults={"concurrency": 5}))
-    space.wait_reason("app/app", "Reconciled", seconds=90)
+    space.wait_reason("app", "Reconciled", kind="app", seconds=90)
     waits.until_sync(lambda: space.binding("orders")["concurrency"] == 5, "the App to count", timeout=60)

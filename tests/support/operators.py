@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from tests.support import api_proxies, brokers, waits
-from tools import installs
+from tools import installs, ports
 from tools.cluster.clusters import Cluster
 
 
@@ -28,13 +28,13 @@ class Operator:
     def __init__(self, folder: Path, server: str, token: str, nats_url: str, *more: str) -> None:
         self.folder = folder
         self.log = folder / "operator.log"
-        self.health = brokers.free_port()
+        self.health = ports.free()
         kubeconfig = folder / "kubeconfig"
         folder.mkdir(parents=True, exist_ok=True)
         kubeconfig.write_text(yaml.safe_dump(_kubeconfig(server, token)))
-        ports = ["--health-host=127.0.0.1", f"--health-port={self.health}", "--metrics-port=0"]
+        listen = ["--health-host=127.0.0.1", f"--health-port={self.health}", "--metrics-port=0"]
         where = [f"--kubeconfig={kubeconfig}", f"--nats-urls={nats_url}"]
-        self._command = [sys.executable, "-m", "bema_operator", *where, *ports, "--text-logs", *more]
+        self._command = [sys.executable, "-m", "bema_operator", *where, *listen, "--text-logs", *more]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -62,9 +62,9 @@ class Space:
         found = json.loads(self.kubectl("get", kinds, "-l", selector, "-o", "json"))["items"]
         return sorted(item["kind"] for item in found)
 
-    def condition(self, name: str, type_: str = "Ready") -> dict[str, Any]:
+    def condition(self, name: str, type_: str = "Ready", *, kind: str = "step") -> dict[str, Any]:
         """A condition of this generation, or nothing."""
-        found = self.get("step", name) or {"metadata": {}}
+        found = self.get(kind, name) or {"metadata": {}}
         for item in found.get("status", {}).get("conditions", ()):
             if item["type"] == type_ and item["observedGeneration"] == found["metadata"]["generation"]:
                 return dict(item)
@@ -80,13 +80,16 @@ class Space:
 
         waits.until_sync(is_ready, f"step {name} to be Ready", timeout=seconds, explain=lambda: str(last))
 
-    def wait_reason(self, name: str, reason: str, type_: str = "Ready", seconds: float = 60) -> str:
+    def wait_reason(
+        self, name: str, reason: str, type_: str = "Ready", seconds: float = 60, *, kind: str = "step"
+    ) -> str:
+        """Until a condition of this generation has a reason, and its message."""
         last: dict[str, Any] = {}
 
         def message() -> str:
             nonlocal last
-            last = self.condition(name, type_)
+            last = self.condition(name, type_, kind=kind)
             return last["message"] or "-" if last.get("reason") == reason else ""
 
-        what = f"{type_} of step {name} to say {reason}"
+        what = f"{type_} of {kind} {name} to say {reason}"
         return waits.until_sync(message, what, timeout=seconds, explain=lambda: str(last))
