@@ -42,11 +42,11 @@ async def handler(number, ctx):
 }
 
 
-async def fill(js: JetStream, *, room: int) -> None:
+async def fill(js: JetStream, *, room: int, piece: int = PIECE) -> None:
     """Another stream takes all that the server may store, but for so many bytes, or a piece less."""
     await js.api("STREAM.CREATE.FILL", {"name": "FILL", "subjects": ["fill"], "storage": "file", "num_replicas": 1})
     while STORE - int((await js.api("INFO"))["storage"]) > room:
-        await js.publish(Outgoing("fill", bytes(PIECE)))
+        await js.publish(Outgoing("fill", bytes(piece)))
 
 
 async def give_back(js: JetStream, pieces: int) -> None:
@@ -111,3 +111,46 @@ async def test_what_is_missing_may_be_stored_in_part_too(tmp_path: Path) -> None
         assert await stored(app) < WRITES
         await app.js.api("STREAM.DELETE.FILL")
         await check(app, runs=1)
+
+
+ITEMS = 200
+BATCH = {
+    "steps/gather_step.py": f"""
+config = {{"triggers": [{{"event": {{"topics": ["gather"], "batch": {{"size": {ITEMS}, "timeoutSeconds": 30}}}}}}],
+          "emits": ["gathered"]}}
+async def handler(items, ctx):
+    await ctx.state.append("gathered", "sizes", len(items))
+    await ctx.emit("gathered", len(items))
+""",
+    "steps/count_step.py": """
+config = {"triggers": [{"event": {"topics": ["gathered"]}}]}
+async def handler(count, ctx):
+    await ctx.state.append("counted", "all", count)
+""",
+}
+
+
+async def test_a_batch_of_which_some_markers_only_were_stored_is_made_whole(tmp_path: Path) -> None:
+    """Its first items have their end then, and nobody would have their effects."""
+    with brokers.running(tmp_path / "nats", store_bytes=STORE) as server:
+        app = App(server.url, tmp_path / "app", BATCH)
+        try:
+            await app.start()
+            for number in range(ITEMS - 1):
+                await app.emit("gather", number)
+            await fill(app.js, room=20_000, piece=2_000)
+            await app.emit("gather", ITEMS - 1)
+            await waits.until(
+                lambda: SAID in [line["message"] for line in app.worker.lines],
+                "the worker to say that a commit was stored in part",
+                timeout=30,
+                explain=app.explain,
+            )
+            markers = len(await app.js.subjects(app.stream, names.end_filter(app.root, "gather")))
+            assert 0 < markers < ITEMS
+            await app.js.api("STREAM.DELETE.FILL")
+            await app.wait_idle(timeout=60)
+            assert await app.state("gathered", "sizes") == [ITEMS]
+            assert await app.state("counted", "all") == [ITEMS]
+        finally:
+            await app.close()

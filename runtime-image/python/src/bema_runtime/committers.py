@@ -261,11 +261,13 @@ class Committer:
                 log.debug("The leader did not answer (%s); asking again", unanswered)
                 await asyncio.sleep(random.uniform(0.05, 0.2))
                 continue
-            if len(ended) == len(commit.run.members):
+            # One of a batch's markers is enough to tell: nobody but this commit has sent those after it.
+            is_ours = any(marker.headers.get(BATCH_ID) in commit.sent for marker in ended.values())
+            if is_ours or len(ended) == len(commit.run.members):
                 await self._complete(commit)
                 return Committed()
             if ended:
-                return Overtaken(ended)
+                return Overtaken(tuple(ended))
             if moved:
                 return Conflicted(moved)
             self._drop(commit, taken)
@@ -318,11 +320,11 @@ class Committer:
                 return await wholes.missing(self._js, self._stream, begun, rest)
         return known
 
-    async def _ended(self, commit: Commit) -> tuple[Run, ...]:
-        """The commit's runs that have an end."""
+    async def _ended(self, commit: Commit) -> dict[Run, Stored]:
+        """The commit's runs that have an end, and their markers."""
         markers = {commits.marker_subject(run): run for run in commit.run.members}
         found = await self._last(markers)
-        return tuple(run for subject, run in markers.items() if subject in found)
+        return {run: found[subject] for subject, run in markers.items() if subject in found}
 
     async def _moved(self, commit: Commit) -> tuple[Key, ...]:
         """The keys that the run read and wrote, and that somebody else wrote since."""
