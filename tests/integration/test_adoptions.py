@@ -251,8 +251,8 @@ async def test_events_that_wait_on_a_topic_of_the_former_one_alone_are_told(star
     app: App = await start_app({"steps/old_step.py": work().replace('["a"]', '["a", "b"]')}, workers=0)
     await app.emit("b", {})
     binding = bound(app, "new", work("old"))
-    assert await subscriptions.unheard(app.js, binding, until=None) == {}
-    assert await subscriptions.unheard(app.js, binding, until=None, step="old") == {"b": 1}
+    assert await subscriptions.unheard(app.js, binding, until={}) == {}
+    assert await subscriptions.unheard(app.js, binding, until={}, step="old") == {"b": 1}
 
 
 async def test_a_dead_letter_of_the_former_step_can_be_redriven(start_app: Start) -> None:

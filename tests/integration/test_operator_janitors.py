@@ -13,7 +13,7 @@ from bema.contract import bindings, names
 from bema.contract.bindings import Installation, Owner
 from bema.ports import admin, connections
 from bema.ports.jetstream import SCHEDULE, SCHEDULE_TARGET, JetStream, Outgoing
-from bema_operator import brokers, janitors, kinds, kube, metrics
+from bema_operator import brokers, janitors, kinds, metrics
 from bema_operator.settings import Settings
 from tests.support import waits
 from tests.support.brokers import NatsServer
@@ -25,10 +25,9 @@ class Api:
     def __init__(self, uids: dict[str, str]) -> None:
         self.uids = uids
 
-    async def get(self, kind: kinds.Kind, name: str, namespace: str | None = None) -> Any:
-        if name not in self.uids:
-            raise kube.Gone(f"{kind.plural} {name} not found")
-        return {"metadata": {"uid": self.uids[name]}}
+    async def list(self, kind: kinds.Kind, namespace: str | None = None, **query: str) -> Any:
+        assert kind is kinds.NAMESPACE
+        return [{"metadata": {"name": name, "uid": uid}} for name, uid in self.uids.items()]
 
 
 class Place:
