@@ -121,7 +121,7 @@ async def _is_gone(app: App, subject: str) -> bool:
 
 
 async def test_a_run_that_waits_for_its_next_attempt_is_replaced_by_the_next_tick(start_app) -> None:
-    app = await start_app({"steps/report_step.py": REPORT}, workers=0)
+    app = await start_app({"steps/report_step.py": REPORT % 0}, workers=0)
     [binding] = app.bindings
     [cron] = binding.crons
     patient = binding.model_copy(update={"retry": RetryPolicy(initial_seconds=600, max_seconds=600)})
