@@ -112,6 +112,7 @@ class Space:
 def space(installed: Cluster, tmp_path: Path) -> Iterator[Space]:
     name = f"cli-{RUN}-{next(NUMBERS)}"
     installed.kubectl("create", "namespace", name)
+    installs.let_in(installed, name)
     yield Space(installed, name, tmp_path)
     installed.kubectl("delete", "namespace", name, "--wait=false")
 
