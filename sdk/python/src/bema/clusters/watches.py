@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from bema.clusters.errors import Expired, Unavailable
 from bema.clusters.kinds import Kind
 
-WATCH_SECONDS = 60
+WATCH_SECONDS = 30
 """The API server ends a watch after this time, and another begins where it ended."""
-SILENCE_SECONDS = 90.0
+SILENCE_SECONDS = 40.0
 """A connection on which nothing came for longer is dead: the end of the watch should have come."""
 
 
