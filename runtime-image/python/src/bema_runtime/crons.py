@@ -28,6 +28,7 @@ from bema_runtime import traces
 from bema_runtime.commits import RunOutcome
 from bema_runtime.committers import Abandoned, Conflicted, Full, Result, Unfit
 from bema_runtime.engines import Engine
+from bema_runtime.patience import answered
 from bema_runtime.runs import Run, Unit
 from bema_runtime.settlers import entry_of, next_action, note_retry
 
@@ -158,35 +159,27 @@ class Beginnings:
         """The earliest first. Waits for a broker that is away."""
         binding = self._binding
         wanted = names.begun_filter(binding.root, binding.step, self._trigger)
-        while True:
-            try:
-                found = await self._js.get_all(binding.stream.name, wanted)
-            except errors.BrokerError:
-                await asyncio.sleep(0.1)
-                continue
-            return sorted(names.begun_of(stored.subject) for stored in found)
+        found = await answered(lambda: self._js.get_all(binding.stream.name, wanted))
+        return sorted(names.begun_of(stored.subject) for stored in found)
 
     async def add(self, tick: int) -> None:
         """Waits for a broker that is away. What it has no room for is not noted: the run comes first."""
-        subject = names.begun(self._binding.root, self._binding.step, self._trigger, tick)
-        while True:
+        note = Outgoing(self._subject(tick), b"", {ROLLUP: "sub", TTL: _BEGUN})
+
+        async def publish() -> None:
             try:
-                await self._js.publish(Outgoing(subject, b"", {ROLLUP: "sub", TTL: _BEGUN}))
-                return
+                await self._js.publish(note)
             except errors.BrokerRefused as refused:
                 log.debug("It is not noted that tick %d has begun: %s", tick, refused)
-                return
-            except errors.BrokerError:
-                await asyncio.sleep(0.1)
+
+        await answered(publish)
 
     async def remove(self, tick: int) -> None:
-        subject = names.begun(self._binding.root, self._binding.step, self._trigger, tick)
-        while True:
-            try:
-                await self._js.purge(self._binding.stream.name, subject, below=None)
-                return
-            except errors.BrokerError:
-                await asyncio.sleep(0.1)
+        """Waits for a broker that is away."""
+        await answered(lambda: self._js.purge(self._binding.stream.name, self._subject(tick), below=None))
+
+    def _subject(self, tick: int) -> str:
+        return names.begun(self._binding.root, self._binding.step, self._trigger, tick)
 
 
 class _Going(NamedTuple):

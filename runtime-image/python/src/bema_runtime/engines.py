@@ -38,6 +38,7 @@ from bema_runtime.lanes import Lanes
 from bema_runtime.mailboxes import Mailbox
 from bema_runtime.metrics import Metrics
 from bema_runtime.partitions import Partitions
+from bema_runtime.patience import answered
 from bema_runtime.quotas import Quotas
 from bema_runtime.reads import StateReader
 from bema_runtime.runs import NOT_HEARD, Delivery, Run, Unit
@@ -425,15 +426,11 @@ class Engine:
             names.retry(root, step, run.id),
         )
         own = run.delivery.sequence if run.delivery else 0
-        while True:
-            try:
-                found = await asyncio.gather(*(self._js.get_last(self._stream, subject) for subject in subjects))
-            except errors.BrokerError:
-                await asyncio.sleep(0.1)
-                continue
-            marker, *attempts = found
-            # An older timer is the one that has sent this very message, and is about to be removed
-            return marker is not None or any(stored is not None and stored.sequence > own for stored in attempts)
+        marker, *attempts = await answered(
+            lambda: asyncio.gather(*(self._js.get_last(self._stream, subject) for subject in subjects))
+        )
+        # An older timer is the one that has sent this very message, and is about to be removed
+        return marker is not None or any(stored is not None and stored.sequence > own for stored in attempts)
 
     # Invoking
 
@@ -546,13 +543,10 @@ class Engine:
 
     async def outcome_of(self, run: Run) -> RunOutcome | None:
         """How the run ended before, here or elsewhere; None when it has not. Waits for a broker that is away."""
-        while True:
-            try:
-                stored = await self._js.get_last(self._stream, commits.marker_subject(run))
-            except errors.BrokerUnavailable:
-                await asyncio.sleep(0.1)
-                continue
-            return RunOutcome(orjson.loads(stored.data)["outcome"]) if stored else None
+        stored = await answered(
+            lambda: self._js.get_last(self._stream, commits.marker_subject(run)), despite=errors.BrokerUnavailable
+        )
+        return RunOutcome(orjson.loads(stored.data)["outcome"]) if stored else None
 
     def cancel(self, run: Run, reason: str) -> None:
         """Nobody wants the run's result any more: stop its handler, and do not start it again."""

@@ -9,14 +9,13 @@ cannot write → no ack; the event stays in hand, heartbeating, until it can
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from bema.contract import envelopes, errors, frames, retries
+from bema.contract import envelopes, frames, retries
 from bema.contract.frames import End, Outcome
 from bema.ports.connections import Connection
 from bema.ports.jetstream import JetStream, Outgoing
@@ -26,6 +25,7 @@ from bema_runtime.committers import Abandoned, Committed, Committer, Conflicted,
 from bema_runtime.hands import ACK, NAK, Hands
 from bema_runtime.lanes import Lanes
 from bema_runtime.metrics import Metrics
+from bema_runtime.patience import answered
 from bema_runtime.runs import Run, Unit
 from bema_runtime.tasks import Tasks
 from bema_runtime.turns import Turns
@@ -226,13 +226,7 @@ class Settler:
 
     async def _store(self, message: Outgoing) -> None:
         """Store a message, however long it takes: the event stays in hand meanwhile."""
-        while True:
-            try:
-                await self._js.publish(message)
-                return
-            except errors.BrokerError as error:
-                log.debug("Not stored yet: %s", error)
-                await asyncio.sleep(random.uniform(0.05, 0.5))
+        await answered(lambda: self._js.publish(message))
 
     def give_up(self, run: Run, reason: str, entry: dict[str, object]) -> None:
         """The run has failed for good: its dead letter and its marker in one batch."""
