@@ -11,18 +11,27 @@ import contextlib
 import logging
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
 from bema.contract import errors
 from bema.ports.clocks import Clock
+
+# Where aiohttp is installed the client imports it, for WebSockets, which nobody here speaks: a fifth of the time that a
+# process takes to start
+_UNUSED = {"aiohttp"} - sys.modules.keys()
+sys.modules.update(dict.fromkeys(_UNUSED))  # type: ignore[arg-type]
+
+import nats.errors  # noqa: E402
+from nats.aio.client import Client  # noqa: E402
+from nats.aio.msg import Msg  # noqa: E402
+from nats.aio.subscription import Subscription  # noqa: E402
+
+for _name in _UNUSED:
+    del sys.modules[_name]
 
 log = logging.getLogger(__name__)
 
