@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import brokers, runtimes
+from tests.support.proxies import Proxy
 
 
 @pytest.fixture
@@ -15,6 +16,15 @@ def nats(tmp_path: Path) -> Iterator[brokers.NatsServer]:
     """A nats-server with JetStream, in a folder of its own."""
     with brokers.running(tmp_path / "nats") as server:
         yield server
+
+
+@pytest.fixture
+async def proxy(nats: brokers.NatsServer) -> AsyncIterator[Proxy]:
+    """A way to the broker that can be cut."""
+    proxy = Proxy(nats.port)
+    await proxy.start()
+    yield proxy
+    await proxy.close()
 
 
 @pytest.fixture

@@ -37,14 +37,6 @@ async def handler(data, ctx):
 """
 
 
-@pytest.fixture
-async def proxy(nats: NatsServer) -> AsyncIterator[Proxy]:
-    proxy = Proxy(nats.port)
-    await proxy.start()
-    yield proxy
-    await proxy.close()
-
-
 @contextlib.asynccontextmanager
 async def person(url: str) -> AsyncIterator[JetStream]:
     """Somebody with a connection of their own."""
@@ -61,11 +53,7 @@ async def open_bank(app: App) -> None:
 
 async def dead(app: App, number: int = 1) -> list[DeadLetter]:
     """Wait for so many dead letters."""
-
-    async def all_dead() -> bool:
-        return len(await app.dead_letters()) == number
-
-    await waits.until(all_dead, f"{number} dead letters", explain=app.explain, timeout=20)
+    await app.wait_dead(number)
     runs = [summary.run async for summary in dead_letters.scan(app.js, PLACE)]
     found = [await dead_letters.find(app.js, PLACE, run) for run in runs]
     return [letter for letter in found if letter is not None]

@@ -74,14 +74,7 @@ async def test_an_exit_in_a_task_of_a_handler_fails_its_run_and_stops_nobody_els
         await app.emit("a", case, id=case)
     for case in ("caught", "returned", "later", "stop", "fine"):
         await app.wait_state("done", case, 1)
-
-    async def all_dead() -> bool:
-        return len(await app.dead_letters()) == len(FAILED)
-
-    await waits.until(all_dead, "the dead letters", explain=app.explain)
-    letters = {
-        letter.headers["ce-id"]: json.loads(letter.headers["Bema-Errors"]) for letter in await app.dead_letters()
-    }
+    letters = await app.wait_dead(len(FAILED))
     assert {case: entry["type"] for case, [entry] in letters.items()} == FAILED
     assert "in library" in letters["wait_for"][0]["traceback"]
     assert app.request("GET", "/ping")[:2] == (200, {"ok": True})

@@ -7,7 +7,6 @@ import datetime
 import json
 import signal
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -26,14 +25,6 @@ async def handler(data, ctx):
     await ctx.emit("b", data)
     ctx.logger.info("ran %s", data["n"])
 """
-
-
-@pytest.fixture
-async def proxy(nats: NatsServer) -> AsyncIterator[Proxy]:
-    proxy = Proxy(nats.port)
-    await proxy.start()
-    yield proxy
-    await proxy.close()
 
 
 def ran(app) -> int:  # type: ignore[no-untyped-def]

@@ -484,14 +484,7 @@ async def test_a_wrong_argument_fails_its_own_run_with_the_same_words(start_app,
     for case in [*REFUSED, "fine"]:
         await app.emit("a", case, id=case)
     await app.wait_state("g", "fine", 1)
-
-    async def all_dead() -> bool:
-        return len(await app.dead_letters()) == len(REFUSED)
-
-    await waits.until(all_dead, "the dead letters", explain=app.explain)
-    letters = {
-        letter.headers["ce-id"]: json.loads(letter.headers["Bema-Errors"]) for letter in await app.dead_letters()
-    }
+    letters = await app.wait_dead(len(REFUSED))
     assert {case: (entry["type"], entry["message"]) for case, [entry] in letters.items()} == REFUSED
     assert not any("The worker" in line["message"] for line in app.worker.lines)
 

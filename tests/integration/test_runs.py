@@ -181,14 +181,8 @@ async def test_refused_effects_are_named_and_nothing_is_written(start_app) -> No
     }
     for case in cases:
         await app.emit("a", case, id=case)
-
-    async def all_dead() -> bool:
-        return len(await app.dead_letters()) == len(cases)
-
-    await waits.until(all_dead, f"{len(cases)} dead letters", explain=app.explain)
-    for letter in await app.dead_letters():
-        kind, message = cases[letter.headers["ce-id"]]
-        [entry] = json.loads(letter.headers["Bema-Errors"])
+    for case, [entry] in (await app.wait_dead(len(cases))).items():
+        kind, message = cases[case]
         assert entry["type"] == kind
         assert message in entry["message"]
     assert await app.messages(f"{app.root}.state.>") == []

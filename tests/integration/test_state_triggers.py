@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-
-import pytest
 
 from bema.contract import names
 from bema.contract.triggers import Kind
 from bema.ports import dead_letters, subscriptions
 from tests.support import waits
-from tests.support.brokers import NatsServer
 from tests.support.proxies import Proxy
 
 WRITE = """
@@ -205,14 +201,6 @@ config = {"triggers": [{"state": {"group": "counter"}}]}
 async def handler(change, ctx):
     await ctx.state.append("seen", change.key, change.new)
 """
-
-
-@pytest.fixture
-async def proxy(nats: NatsServer) -> AsyncIterator[Proxy]:
-    proxy = Proxy(nats.port)
-    await proxy.start()
-    yield proxy
-    await proxy.close()
 
 
 async def test_nothing_is_written_before_it_is_known_what_is_watched(start_app, proxy: Proxy) -> None:

@@ -141,6 +141,18 @@ class App:
         found = await self.messages(names.dead_letter_filter(self.root))
         return [stored for stored in found if envelopes.DELETED not in stored.headers]
 
+    async def wait_dead(self, number: int, *, timeout: float = 20) -> dict[str | None, list[dict[str, Any]]]:
+        """So many dead letters, by the ids of their events: the attempts of each."""
+
+        async def all_dead() -> bool:
+            return len(await self.dead_letters()) == number
+
+        await waits.until(all_dead, f"{number} dead letters", timeout=timeout, explain=self.explain)
+        return {
+            envelopes.attribute(letter.headers, envelopes.ID): json.loads(letter.headers[envelopes.ERRORS])
+            for letter in await self.dead_letters()
+        }
+
     async def events(self, topic: str) -> list[Stored]:
         return await self.messages(names.event_filter(self.root, topic))
 

@@ -10,13 +10,17 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+FIRST, LAST, LONGER = 0.01, 0.05, 1.2
+"""The first pause between two looks and the longest one, in seconds; each is so many times as long as the one before: a
+machine that only looks gets nothing done."""
+
 
 async def until(
     condition: Callable[[], Any], what: str, *, timeout: float = 20.0, explain: Callable[[], str] | None = None
 ) -> Any:
     """The first true value of `condition`, which may be a coroutine function. Fails with `what`, and what `explain`
     tells, after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, FIRST
     while True:
         found = condition()
         if inspect.isawaitable(found):
@@ -25,18 +29,20 @@ async def until(
             return found
         if time.monotonic() > deadline:
             raise AssertionError(_words(found, what, timeout, explain))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(pause)
+        pause = min(pause * LONGER, LAST)
 
 
 def until_sync(
     condition: Callable[[], T], what: str, *, timeout: float = 20.0, explain: Callable[[], str] | None = None
 ) -> T:
     """`until` for code without an event loop."""
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, FIRST
     while not (found := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(_words(found, what, timeout, explain))
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(pause * LONGER, LAST)
     return found
 
 
