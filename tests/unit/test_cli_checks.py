@@ -235,6 +235,12 @@ def test_nothing_else_is_named_and_the_good_step_is_left(findings: Findings) -> 
             ],
             id="unknown keys",
         ),
+        pytest.param(
+            APP.format(name="app", spec="{}").replace("kind: App", "kind: App, status: {}"),
+            ["unknown key 'status'; valid keys are apiVersion, kind, metadata, spec"],
+            id="a key that is none of an object's",
+        ),
+        pytest.param("", ["expected one object of kind App, found 0 documents"], id="nothing"),
         pytest.param("{", [":1: invalid YAML: expected the node content, but found '<stream end>'"], id="no YAML"),
     ],
 )
