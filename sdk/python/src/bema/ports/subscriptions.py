@@ -157,7 +157,7 @@ async def unheard(
     main = await admin.consumer_state(js, stream, names.durable(step))
     for state in [*([main] if main is not None else []), *await _of_partitions(js, binding, step)]:
         for subject in state.filters:
-            if not subject.startswith(names.events(root)[:-1]) or (topic := names.topic_of(root, subject)) in heard:
+            if not subject.startswith(names.event_prefix(root)) or (topic := names.topic_of(root, subject)) in heard:
                 continue
             found[topic] = found.get(topic, 0) + await _waiting(js, stream, state, subject, until.get(topic))
     return dict(sorted(found.items()))
