@@ -17,13 +17,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bema.contract import errors, names
-from bema.ports.jetstream import ROLLUP, WRONG_SEQUENCE, JetStream, Outgoing
-from bema_runtime.commits import TTL
+from bema.ports.jetstream import DAY, ROLLUP, TTL, WRONG_SEQUENCE, JetStream, Outgoing
 from bema_runtime.runs import Run
 
 log = logging.getLogger(__name__)
 
-_KEPT = "86400s"
+_KEPT = DAY
 """How long it is noted that an execution has not ended."""
 _ALONE = "alone-"
 _BESIDE = "beside-"
