@@ -192,11 +192,11 @@ class _Going(NamedTuple):
 class Ticker:
     """Starts the runs of one cron trigger by the clock."""
 
-    def __init__(self, engine: Engine, unit: Unit, cron: BoundCron, js: JetStream) -> None:
+    def __init__(self, engine: Engine, unit: Unit, cron: BoundCron) -> None:
         self._engine = engine
         self._unit = unit
         self._cron = cron
-        self._begun = Beginnings(js, unit, cron)
+        self._begun = Beginnings(engine.js, unit, cron)
         self._current: _Going | None = None
         self._runs: set[asyncio.Task[None]] = set()
 
