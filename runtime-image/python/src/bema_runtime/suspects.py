@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bema.contract import errors, names
-from bema.ports.jetstream import DAY, ROLLUP, TTL, WRONG_SEQUENCE, JetStream, Outgoing
+from bema.ports.jetstream import DAY, ROLLUP, TTL, JetStream, Outgoing, is_wrong_sequence
 from bema_runtime.runs import Run
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Suspects:
                     self._begin_to_take_back(run, execution)
                 return others
             except errors.BrokerRefused as refused:
-                if refused.code not in WRONG_SEQUENCE:
+                if not is_wrong_sequence(refused):
                     log.debug("An execution is not noted: %s", refused, extra=run.log_fields)
                     return others
             except errors.BrokerError:
@@ -138,7 +138,7 @@ class Suspects:
                     await self._js.delete(self._stream, note.sequence)
                 return
             except errors.BrokerRefused as refused:
-                if refused.code not in WRONG_SEQUENCE:
+                if not is_wrong_sequence(refused):
                     log.debug("The note of an execution is not taken back: %s", refused, extra=run.log_fields)
                     return
             except errors.BrokerError:
