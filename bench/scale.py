@@ -38,8 +38,8 @@ from tools.cluster import paths, planes
 
 PER_NAMESPACE = 50
 AGENT = "bema-scale"
-OPERATOR_AGENTS = ("bema-operator",)
-"""How the user agents begin of the operator's own client and of its watches."""
+OPERATOR_AGENT = "bema-operator"
+"""How the user agent of the operator begins."""
 WORKERS = settings.Settings().workers
 PATIENCE = 900.0
 
@@ -142,7 +142,7 @@ class World:
             for line in log.read().splitlines():
                 entry = json.loads(line)
                 # A watch is noted at its begin and at its end.
-                if entry["userAgent"].startswith(OPERATOR_AGENTS) and entry["stage"] == "ResponseComplete":
+                if entry["userAgent"].startswith(OPERATOR_AGENT) and entry["stage"] == "ResponseComplete":
                     resource = entry.get("objectRef", {}).get("resource", "")
                     counts[entry["verb"], resource] += 1
         return Requests(dict(counts))
@@ -337,7 +337,7 @@ async def write_bare(count: int, status: Object) -> Arrival:
         await place.make_namespaces(count)
         began = time.monotonic()
         await place.create(count)
-        created, before = time.monotonic(), cpu_seconds_here()
+        created, before = time.monotonic(), time.process_time()
         options = place.settings()
         planned = [
             (item["metadata"], plans.plan(item, place.namespaces[item["metadata"]["namespace"]], options).wanted)
@@ -354,12 +354,8 @@ async def write_bare(count: int, status: Object) -> Arrival:
 
         await at_once(write, planned)
         ended = time.monotonic()
-        cpu = cpu_seconds_here() - before
+        cpu = time.process_time() - before
         return Arrival(ended - began - planning, ended - created - planning, cpu, status)
-
-
-def cpu_seconds_here() -> float:
-    return time.process_time()
 
 
 async def compare(count: int, rounds: int, say: Callable[[str], None]) -> list[Measure]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from bema.contract import crds, names
+from bema.contract import crds
 from tools.cluster import paths, stages
 from tools.images import catalogues
 from tools.images.builders import Built
@@ -15,7 +15,7 @@ from tools.kubernetes import Kubernetes
 
 SYSTEM = "bema-system"
 ANNOTATION_ARCHIVE = "bema.dev/archive"
-CRDS = tuple(f"crd/{kind.plural}.{names.API_GROUP}" for kind in crds.ALL)
+CRDS = tuple(f"crd/{kind.full_name}" for kind in crds.ALL)
 IMAGES = ("runtime", "operator", "nats")
 
 _CLIENTS = {

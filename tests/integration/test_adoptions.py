@@ -247,6 +247,23 @@ async def test_without_anybody_to_take_over_a_step_begins_as_it_says(start_app: 
     assert names.retry_filter(app.root, "old") not in states["new"].filters
 
 
+async def test_a_step_that_is_gone_for_good_has_taken_over_nothing(start_app: Start) -> None:
+    app: App = await start_app({"steps/old_step.py": work(ordering=True)}, workers=0)
+    await take_over(app, "new", work("old", ordering=True))
+    taken = await adoptions.read(app.js, app.stream, "new")
+    assert taken is not None
+    assert [former.step for former in taken.formers] == ["old"]
+    *partitions, main = reversed(await admin.states_of_step(app.js, app.stream, "new"))
+    assert (main, len(partitions)) == ("new", app.bindings[-1].partitions)
+    for durable in partitions:
+        await subscriptions.remove(app.js, app.stream, durable)
+    assert await adoptions.read(app.js, app.stream, "new") == taken, "its main consumer is still there"
+    await subscriptions.remove(app.js, app.stream, main)
+    assert await adoptions.read(app.js, app.stream, "new") is None
+    assert await admin.consumer_states(app.js, app.stream) == {}
+    await subscriptions.remove(app.js, app.stream, main)
+
+
 async def test_events_that_wait_on_a_topic_of_the_former_one_alone_are_told(start_app: Start) -> None:
     app: App = await start_app({"steps/old_step.py": work().replace('["a"]', '["a", "b"]')}, workers=0)
     await app.emit("b", {})

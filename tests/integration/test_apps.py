@@ -137,9 +137,11 @@ APP = "apiVersion: bema.dev/v1alpha1\nkind: App\nmetadata: {name: app}\nspec: %s
 
 
 async def test_dev_goes_by_the_app_of_its_folder(tmp_path: Path) -> None:
-    spec = "{storage: 3Mi, defaults: {concurrency: 2, pod: {env: [{name: REGION, value: eu}]}}}"
+    spec = "{replicas: 3, storage: 3Mi, defaults: {concurrency: 2, pod: {env: [{name: REGION, value: eu}]}}}"
     folder = devs.write(tmp_path / "shop", {"steps/count_step.py": COUNT, "app.yaml": APP % spec})
     with devs.running(folder) as dev:
+        note = await asyncio.to_thread(dev.next, "note", lambda event: event["level"] == "warning")
+        assert note["text"] == "app.yaml: replicas: 3 counts on a cluster only; one nats-server runs here"
         ready = await asyncio.to_thread(dev.next, "ready")
         async with connected(ready["nats"]) as js:
 

@@ -277,5 +277,5 @@ def test_a_refused_redrive_ends_with_1(dev: Dev) -> None:
     [letter] = fail(dev, 51)
     large = json.dumps({"n": 52, "text": "x" * 799_000})
     done = bema(dev, "dlq", "redrive", letter["run"], "--data", large)
-    assert (done.exit_code, "expected at most 786,432 bytes of data" in done.stderr) == (1, True)
+    assert (done.exit_code, "data: expected at most 786432 bytes of JSON" in done.stderr) == (1, True)
     assert [item["run"] for item in listed(dev)] == [letter["run"]]

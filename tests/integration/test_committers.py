@@ -31,11 +31,13 @@ class Expiring(JetStream):
         self._subject = subject
         self.batches = 0
 
-    async def publish_batch(self, messages: Sequence[Outgoing], *, id: str = "", timeout: float = 5.0) -> int:
+    async def publish_batch(
+        self, messages: Sequence[Outgoing], *, id: str = "", always: bool = False, timeout: float = 5.0
+    ) -> int:
         self.batches += 1
         if self.batches == 2:
             assert await self.purge(self._stream, self._subject, below=None) == 1
-        return await super().publish_batch(messages, id=id, timeout=timeout)
+        return await super().publish_batch(messages, id=id, always=always, timeout=timeout)
 
 
 async def test_what_was_left_of_an_id_and_has_gone_meanwhile_keeps_no_commit_waiting(start_app) -> None:

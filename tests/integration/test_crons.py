@@ -125,12 +125,11 @@ async def test_a_run_that_waits_for_its_next_attempt_is_replaced_by_the_next_tic
     [binding] = app.bindings
     [cron] = binding.crons
     patient = binding.model_copy(update={"retry": RetryPolicy(initial_seconds=600, max_seconds=600)})
-    engine = Script([FAILED, OK])
+    engine = Script([FAILED, OK], js=app.js)
     ticker = crons.Ticker(
         engine,  # type: ignore[arg-type]
         units.unit(patient),
         cron.model_copy(update={"overlap": Overlap.REPLACE}),
-        app.js,
     )
     ticker.start(600)
     await waits.until(lambda: engine.attempts == [1], "the first attempt of the first tick")

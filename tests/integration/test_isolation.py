@@ -472,7 +472,7 @@ REFUSED = {
     "prefix": ("PayloadInvalid", "prefix: expected a text, found 5"),
     "cursor": ("PayloadInvalid", "cursor: expected one that a list has returned, found 5"),
     "question": ("BrokerUnavailable", "state.get: KeyError: 'key'"),
-    "unknown": ("BrokerUnavailable", "state.burn: unknown method 'state.burn'"),
+    "unknown": ("BrokerUnavailable", "state.burn: WireInvalid: unknown method 'state.burn'"),
 }
 
 

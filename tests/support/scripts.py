@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bema.contract.frames import End, Failure, Outcome
+from bema.ports.jetstream import JetStream
 from bema_runtime.commits import RunOutcome
 from bema_runtime.committers import Committed, Result
 from bema_runtime.runs import Run
@@ -18,8 +19,15 @@ class Script:
     """An engine whose executions end as they are told to."""
 
     def __init__(
-        self, ends: list[End], *, before: RunOutcome | None = None, given_up: bool = False, stopping: bool = False
+        self,
+        ends: list[End],
+        *,
+        before: RunOutcome | None = None,
+        given_up: bool = False,
+        stopping: bool = False,
+        js: JetStream | None = None,
     ) -> None:
+        self.js = js
         self._ends: Iterator[End] = iter(ends)
         self._before = before
         self._given_up = given_up

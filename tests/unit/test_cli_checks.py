@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -235,6 +237,12 @@ def test_nothing_else_is_named_and_the_good_step_is_left(findings: Findings) -> 
             ],
             id="unknown keys",
         ),
+        pytest.param(
+            APP.format(name="app", spec="{}").replace("kind: App", "kind: App, status: {}"),
+            ["unknown key 'status'; valid keys are apiVersion, kind, metadata, spec"],
+            id="a key that is none of an object's",
+        ),
+        pytest.param("", ["expected one object of kind App, found 0 documents"], id="nothing"),
         pytest.param("{", [":1: invalid YAML: expected the node content, but found '<stream end>'"], id="no YAML"),
     ],
 )
@@ -293,7 +301,23 @@ def test_one_step_with_the_same_route_twice_is_a_problem() -> None:
 
 def test_the_runtime_image_has_the_runtime_and_what_it_requires() -> None:
     assert {"bema", "bema_runtime", "pydantic", "nats", "orjson", "uvicorn", "starlette"} <= images.modules()
-    assert not {"typer", "rich", "kopf", "pytest", "watchfiles", "yaml"} & images.modules()
+    assert (
+        not {"typer", "rich", "bema_operator", "kubernetes", "aiohttp", "pytest", "watchfiles", "yaml"}
+        & images.modules()
+    )
+
+
+def test_a_check_loads_nothing_that_speaks_to_clusters(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from bema_cli.application import app\n"
+        "try: app(['check', sys.argv[1]])\n"
+        "finally: print(sorted({'aiohttp', 'kubernetes', 'bema.clusters.calls', 'yaml'} & sys.modules.keys()))\n"
+    )
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps/good_step.py").write_text(config('"triggers": [{"api": {"path": "/good"}}]'))
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "['yaml']"), done.stderr
 
 
 def test_problems_that_an_image_solves_come_with_its_dockerfile(findings: Findings) -> None:

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bema.contract import errors
+from bema.contract.effects import MAX_PAYLOAD_BYTES
 from bema_cli import apps
 from bema_cli.application import app
 from bema_runtime import payloads
@@ -31,25 +32,32 @@ def test_data_is_made_compact_where_a_handler_could_emit_it(text: str, data: byt
     [
         pytest.param(
             "1180591620717411303424",
-            "expected whole numbers of at most 64 bits, found 1180591620717411303424",
+            "data: expected a value that JSON can hold, found Integer exceeds 64-bit range",
             id="a number beyond 64 bits",
         ),
         pytest.param(
             '{"a": [0, -9223372036854775809]}',
-            "expected whole numbers of at most 64 bits, found -9223372036854775809",
+            "data: expected a value that JSON can hold, found Integer exceeds 64-bit range",
             id="one inside",
         ),
         pytest.param(
-            "[" * 255 + "]" * 255, "expected JSON that is at most 254 levels deep, found more", id="a level too many"
+            "[" * 255 + "]" * 255,
+            "data: expected a value that JSON can hold, found Recursion limit reached",
+            id="a level too many",
         ),
         pytest.param(
-            "[" * 3000 + "]" * 3000, "expected JSON that is at most 254 levels deep, found more", id="very deep"
+            "[" * 3000 + "]" * 3000, "data: expected a value that JSON can hold, found too many levels", id="very deep"
         ),
         pytest.param(
-            '{"a":' * 100_000, "expected JSON that is at most 254 levels deep, found more", id="as deep as can be"
+            '{"a":' * 100_000,
+            "data: expected a value that JSON can hold, found too many levels",
+            id="as deep as can be",
         ),
         pytest.param("{a}", "expected JSON, found '{a}': Expecting property name", id="no JSON"),
-        pytest.param("NaN", "expected JSON, found 'NaN': Out of range float values", id="not a number"),
+        pytest.param("NaN", "data: expected a value that JSON can hold, found nan", id="not a number"),
+        pytest.param(
+            '"\\ud800"', "data: expected a value that JSON can hold, found str is not valid", id="half a pair"
+        ),
     ],
 )
 def test_what_no_value_can_be_is_refused_with_these_words(text: str, message: str) -> None:
@@ -58,9 +66,14 @@ def test_what_no_value_can_be_is_refused_with_these_words(text: str, message: st
     assert str(caught.value).startswith(message)
 
 
+def test_what_is_larger_than_a_payload_is_refused() -> None:
+    with pytest.raises(errors.PayloadTooLarge, match="data: expected at most 786432 bytes of JSON, found 786434"):
+        apps.parse_data(f'"{"x" * MAX_PAYLOAD_BYTES}"')
+
+
 def test_a_refusal_is_a_line_and_no_traceback() -> None:
     deep = "[" * 3000 + "]" * 3000
     found = CliRunner().invoke(app, ["emit", "a", "-", "--nats", "nats://127.0.0.1:1", "--app", "shop"], input=deep)
     assert isinstance(found.exception, SystemExit)
     assert found.exit_code != 0
-    assert "at most 254 levels deep" in " ".join(found.output.split())
+    assert "found too many levels" in " ".join(found.output.split())

@@ -24,8 +24,15 @@ def step(name: str, *, text: str = "a", **spec: Any) -> Found:
 NOOP = Found(file="steps/noop_step.py", name="noop", spec={"virtualEmits": ["a"]})
 
 
-def plan(*found: Found, broken: tuple[str, ...] = (), env: dict[str, str] | None = None, fd: int = 7) -> Plan:
-    findings = Findings(found, [Problem(file=f, message="", step_file=f) for f in broken], [], [])
+def plan(
+    *found: Found,
+    broken: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+    fd: int = 7,
+    app: dict[str, Any] | None = None,
+) -> Plan:
+    problems = [Problem(file=f, message="", step_file=f) for f in broken]
+    findings = Findings(found, problems, [], [], app_spec=apps.parse(app or {}, where="app.yaml"))
     installation = INSTALLATION.model_copy(update={"http": bindings.Listen(fd=fd), "health": bindings.Listen(fd=fd)})
     return plans.plan(findings, env or {}, folder=Path("/nowhere"), app="shop", installation=installation)
 
@@ -108,8 +115,8 @@ def test_what_pods_ask_for_and_a_shared_process_cannot_give_is_a_warning() -> No
         pod("two", {"name": "TORN", "value": "2"}, envFrom=[{"configMapRef": {"name": "x"}}]),
         step("three", restartOn={"configMaps": ["x"]}),
     ]
-    app = apps.parse({"replicas": 3, "defaults": {"pod": {"envFrom": [{"secretRef": {}}]}}}, where="app.yaml")
-    assert list(plans.warnings(found, app)) == [
+    app = {"replicas": 3, "defaults": {"pod": {"envFrom": [{"secretRef": {}}]}}}
+    assert plan(*found, app=app).warnings == [
         "app.yaml: replicas: 3 counts on a cluster only; one nats-server runs here",
         "app.yaml: defaults.pod.envFrom works on a cluster only; set its variables in .env",
         "one: pod.env KEY: valueFrom works on a cluster only; set it in .env",
@@ -123,7 +130,7 @@ def test_what_an_app_says_counts_where_a_step_says_nothing() -> None:
     variables = [{"name": "HOST", "value": "app"}, {"name": "PORT", "value": "1"}]
     spec = {"eventRetention": "1h", "defaults": {"concurrency": 3, "pod": {"env": variables}}}
     two = pod("two", {"name": "HOST", "value": "two"}, concurrency=5)
-    findings = Findings([pod("one"), two], [], [], [], app=FoundApp(spec=spec))
+    findings = checks.examine(Discovery(steps=[pod("one"), two], app=FoundApp(spec=spec)))
     planned = plans.plan(findings, {}, folder=Path("/nowhere"), app="shop", installation=INSTALLATION)
     assert {binding.step: binding.concurrency for binding in planned.bindings.values()} == {"one": 3, "two": 5}
     assert planned.env == {"PORT": "1"}, "HOST differs, and they share one process"

@@ -402,11 +402,7 @@ class Broker:
         return app.state is not None and await admin.delete_silent_stream(self._connected(), app.stream, app.state)
 
     async def delete_consumer(self, stream: str, durable: str) -> None:
-        await admin.delete_consumer(self._connected(), stream, durable)
-        step = names.step_of_durable(durable)
-        await subscriptions.unwatch(self._connected(), stream, step)
-        if durable == names.durable(step):
-            await adoptions.forget(self._connected(), stream, step)
+        await subscriptions.remove(self._connected(), stream, durable)
 
     def _connected(self) -> JetStream:
         if self._js is None:

@@ -23,9 +23,9 @@ from bema.contract.effects import (
     UpdateState,
 )
 from bema.ports.clocks import Moment
-from bema.ports.jetstream import ROLLUP, SCHEDULE, SCHEDULE_TARGET, Outgoing, Stored
+from bema.ports.jetstream import ROLLUP, SCHEDULE, SCHEDULE_TARGET, TTL, Outgoing, Stored
 from bema_runtime import changes, commits, lifetimes, payloads, traces
-from bema_runtime.commits import DELETED, TOMBSTONE_TTL, TTL, Commit
+from bema_runtime.commits import DELETED, TOMBSTONE_TTL, Commit
 from bema_runtime.runs import Run
 
 _SERVERS = "nats-"

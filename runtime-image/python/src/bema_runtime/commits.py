@@ -23,11 +23,10 @@ from bema.contract.effects import (
     UpdateState,
 )
 from bema.contract.triggers import Kind
-from bema.ports.jetstream import SCHEDULE, SCHEDULE_TARGET, Outgoing
+from bema.ports.jetstream import SCHEDULE, SCHEDULE_TARGET, TTL, Outgoing
 from bema_runtime.runs import Run
 
 DELETED = envelopes.DELETED
-TTL = "Nats-TTL"
 _MARKER_TTL = {Kind.API: "10m", Kind.CRON: "168h"}
 """How long a marker is kept; one of an event is kept until every subscriber's floor has passed it."""
 

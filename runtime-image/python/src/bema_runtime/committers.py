@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import logging
 import random
-import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Protocol
 
 from bema.contract import errors, names
 from bema.contract.effects import DeleteState, EmitEvent, SetState
-from bema.ports.jetstream import BATCH_ID, WRONG_SEQUENCE, JetStream, Outgoing, Stored
+from bema.ports.jetstream import BATCH_ID, JetStream, Outgoing, Stored, is_wrong_sequence, new_batch_id
 from bema_runtime import batches, commits, wholes
 from bema_runtime.commits import Commit
 from bema_runtime.metrics import Metrics
@@ -33,8 +32,6 @@ MAX_MESSAGES = 900
 MAX_BYTES = 4 * 1024 * 1024
 PATIENCE = 8
 """Tries of one run's batch, after which it goes on by itself, and holds up no others."""
-MOST_TRIES = 20
-"""Tries to store the rest of a commit that the server has stored in part, where it refuses what others have changed."""
 MOST_REFUSALS = 200
 """Refusals of one run's batch that nothing explains, after which it counts as one that can never be written. Some 80 s:
 many writers of one key may cost a run a few."""
@@ -232,7 +229,7 @@ class Committer:
     def _refused(self, commit: Commit, error: errors.BrokerError) -> Result | None:
         """Count a refusal that nothing explains. The end of its run is a commit again: should a copy of this one have
         been stored after all, its marker tells."""
-        if not _is_wrong(error):
+        if not is_wrong_sequence(error):
             return None
         commit.refusals += 1
         if commit.refusals == PATIENCE:
@@ -264,7 +261,7 @@ class Committer:
             # One of a batch's markers is enough to tell: nobody but this commit has sent those after it.
             is_ours = any(marker.headers.get(BATCH_ID) in commit.sent for marker in ended.values())
             if is_ours or len(ended) == len(commit.run.members):
-                await self._complete(commit)
+                await self._complete(commit, ended)
                 return Committed()
             if ended:
                 return Overtaken(tuple(ended))
@@ -273,52 +270,17 @@ class Committer:
             self._drop(commit, taken)
             return None
 
-    async def _complete(self, commit: Commit) -> None:
+    async def _complete(self, commit: Commit, ended: Mapping[Run, Stored]) -> None:
         """Store what the server has left out of a batch that it has begun to store, if it has: one whose store becomes
         full does that. Only this process can: nobody else knows what it was."""
-        missing: set[wholes.Key] | None = None
-        tries: list[tuple[str, list[Outgoing]]] = []
-        while commit.sent and not self._abandoning:
+        rest = wholes.Rest(self._js, self._stream, commit, ended.values())
+        while not self._abandoning:
             try:
-                missing = await self._missing(commit, missing, tries)
-                if not missing:
-                    return
-                if len(tries) in (0, MOST_TRIES):
-                    text = "The server has stored a part of a commit only; %s"
-                    then = (
-                        "storing the rest"
-                        if not tries
-                        else "the rest cannot be stored: somebody has changed what it is for"
-                    )
-                    log.critical(text, then, extra=commit.run.log_fields)
-                if len(tries) == MOST_TRIES:
-                    return
-                rest = [message for message in await self._prepare([commit]) if wholes.key(message) in missing]
-                tries.append((_batch_id(), rest))
-                await self._js.publish_batch(rest, id=tries[-1][0], always=True)
+                await rest.store(lambda: self._prepare([commit]))
                 return
             except errors.BrokerError as error:
                 log.debug("The rest of a commit was not stored (%s); trying again", error)
-                if tries and not _is_wrong(error):
-                    # Nothing but a refusal for a sequence counts: a full store takes its time
-                    tries = tries[-1:]
                 await asyncio.sleep(random.uniform(0.05, 0.5))
-
-    async def _missing(
-        self, commit: Commit, known: set[wholes.Key] | None, tries: Sequence[tuple[str, list[Outgoing]]]
-    ) -> set[wholes.Key]:
-        """What is missing of a commit; after a try to store the rest, what is missing of that."""
-        if known is None:
-            markers = await self._last([commits.marker_subject(run) for run in commit.run.members])
-            first = min(markers.values(), key=lambda stored: stored.sequence)
-            section = commit.sent.get(first.headers.get(BATCH_ID, ""))
-            return set() if section is None else await wholes.missing(self._js, self._stream, first, section)
-        if tries:
-            id, rest = tries[-1]
-            begun = await self._js.get_last(self._stream, rest[0].subject)
-            if begun is not None and begun.headers.get(BATCH_ID) == id:
-                return await wholes.missing(self._js, self._stream, begun, rest)
-        return known
 
     async def _ended(self, commit: Commit) -> dict[Run, Stored]:
         """The commit's runs that have an end, and their markers."""
@@ -370,7 +332,7 @@ class Committer:
         return {subject: stored for subject, stored in zip(subjects, found, strict=True) if stored is not None}
 
     async def _publish(self, group: Sequence[Commit]) -> list[Outgoing]:
-        batch, id = await self._prepare(group), _batch_id()
+        batch, id = await self._prepare(group), new_batch_id()
         try:
             await self._js.publish_batch(batch, id=id)
         except errors.BrokerError:
@@ -390,15 +352,6 @@ class Committer:
             needs |= {subject for commit in group for subject in commit.written(watched)}
         found = await self._last(needs) if needs else {}
         return batches.together(group, found, now=self._js.connection.clock.now(), watched=watched)
-
-
-def _is_wrong(error: errors.BrokerError) -> bool:
-    """Whether the server refuses what expects another sequence."""
-    return isinstance(error, errors.BrokerRefused) and error.code in WRONG_SEQUENCE
-
-
-def _batch_id() -> str:
-    return secrets.token_hex(8)
 
 
 def _pause(tries: int) -> float:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import orjson
 
 from bema import authoring
-from bema.contract import errors, names, operations
+from bema.contract import errors, frames, names, operations
 from bema.contract.frames import Call, Invoke, Peer
 from bema_runtime import outboxes
 from bema_runtime.buffers import Buffer, Entry
@@ -295,7 +295,7 @@ class AsyncContext(_Base):
         return self._buffer.emit(topic, data, Emission(key, id, delay, at, headers))
 
     async def heartbeat(self) -> None:
-        self._invoke.deadline = await self._state._ask("heartbeat")
+        self._invoke.deadline = await self._state._ask(frames.HEARTBEAT)
 
     async def match(self, branches: Mapping[str, Callable[[Any], Any]]) -> Any:
         result = self._branch(branches)(self._input)
@@ -383,7 +383,7 @@ class SyncContext(_Base):
         return self._buffer.emit(topic, data, Emission(key, id, delay, at, headers))
 
     def heartbeat(self) -> None:
-        self._invoke.deadline = self._state._wait(self._inner._ask("heartbeat"))
+        self._invoke.deadline = self._state._wait(self._inner._ask(frames.HEARTBEAT))
 
     def match(self, branches: Mapping[str, Callable[[Any], Any]]) -> Any:
         result = self._branch(branches)(self._input)

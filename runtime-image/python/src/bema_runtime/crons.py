@@ -23,7 +23,7 @@ from bema.contract import errors, frames, names, retries, schedules
 from bema.contract.bindings import BoundCron
 from bema.contract.frames import End, Outcome
 from bema.contract.triggers import Kind, Overlap
-from bema.ports.jetstream import ROLLUP, TTL, JetStream, Outgoing
+from bema.ports.jetstream import DAY, ROLLUP, TTL, JetStream, Outgoing
 from bema_runtime import traces
 from bema_runtime.commits import RunOutcome
 from bema_runtime.committers import Abandoned, Conflicted, Full, Result, Unfit
@@ -34,7 +34,7 @@ from bema_runtime.settlers import entry_of, next_action, note_retry
 
 log = logging.getLogger(__name__)
 
-_BEGUN = "86400s"
+_BEGUN = DAY
 """How long a process may go on with what another one has begun: for less time than the marker of a run is kept."""
 
 
@@ -192,11 +192,11 @@ class _Going(NamedTuple):
 class Ticker:
     """Starts the runs of one cron trigger by the clock."""
 
-    def __init__(self, engine: Engine, unit: Unit, cron: BoundCron, js: JetStream) -> None:
+    def __init__(self, engine: Engine, unit: Unit, cron: BoundCron) -> None:
         self._engine = engine
         self._unit = unit
         self._cron = cron
-        self._begun = Beginnings(js, unit, cron)
+        self._begun = Beginnings(engine.js, unit, cron)
         self._current: _Going | None = None
         self._runs: set[asyncio.Task[None]] = set()
 

@@ -73,7 +73,7 @@ class Engine:
         on_replaced: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection
-        self.js = self._js = JetStream(connection)
+        self.js = JetStream(connection)
         self._units = {unit.binding.step: unit for unit in units}
         self._invoker = invoker
         self._metrics = metrics
@@ -84,7 +84,7 @@ class Engine:
         self._lanes = Lanes()
         self._hands = Hands(connection, self._lanes)
         self._tasks = Tasks()
-        self._watches = Watches(self._js, self._stream, units[0].binding.root, changed=self._hold_all)
+        self._watches = Watches(self.js, self._stream, units[0].binding.root, changed=self._hold_all)
         self._settler = Settler(
             connection,
             self._stream,
@@ -97,19 +97,19 @@ class Engine:
             resume=self._resume,
         )
         self._committer = self._settler.committer
-        self._reader = StateReader(self._js, self._stream, self._lanes)
+        self._reader = StateReader(self.js, self._stream, self._lanes)
         self._numbers = itertools.count(1)
         self._running: dict[int, Run] = {}
         self._pulls: dict[str, Pull] = {}
         self._gatherers: list[Gatherer] = []
-        self._quotas = Quotas(self._js, self._stream, changed=lambda _: self._hold_all())
+        self._quotas = Quotas(self.js, self._stream, changed=lambda _: self._hold_all())
         metrics.storage[units[0].binding.app] = lambda: self._quotas.now
         self._partitions: dict[str, Partitions] = {}
         self._stream_created = ""
         self._looking: str | None = None
         """Why the stream cannot be used, while it is looked at; empty while nothing is known."""
         self._draining = False
-        self._suspects = Suspects(self._js, self._stream)
+        self._suspects = Suspects(self.js, self._stream)
         self._ends: Mailbox[End] = Mailbox(self._loop, self._ended)
         self.ready = False
 
@@ -130,7 +130,7 @@ class Engine:
         await self._look_at_stream()
         for unit in self._units.values():
             if unit.binding.adopts is not None:
-                unit.adoption = await adoptions.done(self._js, unit.binding)
+                unit.adoption = await adoptions.done(self.js, unit.binding)
         await self._quotas.start()
         self._committer.start()
         self._tasks.spawn(self._watch())
@@ -189,8 +189,8 @@ class Engine:
         while True:
             losses = self._connection.losses
             try:
-                admin.check_server(self._js)
-                self._recognise(await admin.stream_created(self._js, self._stream))
+                admin.check_server(self.js)
+                self._recognise(await admin.stream_created(self.js, self._stream))
                 await self._watches.read()
                 self._connection.know(losses)
                 self._looking = None
@@ -289,7 +289,7 @@ class Engine:
                 # Perhaps the consumer went with its stream
                 self._tasks.spawn(self._look_again())
             if tick % CLOCK == 0:
-                self._tasks.spawn(admin.hear_clock(self._js, self._stream))
+                self._tasks.spawn(admin.hear_clock(self.js, self._stream))
             if tick % int(HEARTBEAT) == 0:
                 await self._hands.keep()
 
@@ -427,7 +427,7 @@ class Engine:
         )
         own = run.delivery.sequence if run.delivery else 0
         marker, *attempts = await answered(
-            lambda: asyncio.gather(*(self._js.get_last(self._stream, subject) for subject in subjects))
+            lambda: asyncio.gather(*(self.js.get_last(self._stream, subject) for subject in subjects))
         )
         # An older timer is the one that has sent this very message, and is about to be removed
         return marker is not None or any(stored is not None and stored.sequence > own for stored in attempts)
@@ -544,7 +544,7 @@ class Engine:
     async def outcome_of(self, run: Run) -> RunOutcome | None:
         """How the run ended before, here or elsewhere; None when it has not. Waits for a broker that is away."""
         stored = await answered(
-            lambda: self._js.get_last(self._stream, commits.marker_subject(run)), despite=errors.BrokerUnavailable
+            lambda: self.js.get_last(self._stream, commits.marker_subject(run)), despite=errors.BrokerUnavailable
         )
         return RunOutcome(orjson.loads(stored.data)["outcome"]) if stored else None
 
@@ -559,6 +559,9 @@ class Engine:
         run = self._running.get(call.invocation)
         if run is None:
             return Reply(call.id, error="the run has ended")
+        if call.method == frames.HEARTBEAT:
+            run.prolong()
+            return Reply(call.id, result=time.time() + run.timeout)
         try:
             return await self._reader.answer(run, call)
         finally:

@@ -20,7 +20,7 @@ from bema.contract import errors, retries, triggers
 from bema.contract.bindings import Binding, BoundApi, BoundCron, BoundEvent, BoundState
 from bema.contract.frames import Cancel, End, Failure, Invoke, ItemEnd, Outcome, Peer
 from bema.contract.triggers import Kind, Method
-from bema_runtime import changes, conditions, loops, payloads, responses
+from bema_runtime import changes, conditions, loops, payloads, responses, texts
 from bema_runtime.buffers import Buffer
 from bema_runtime.conditions import Condition
 from bema_runtime.contexts import AsyncContext, SyncContext
@@ -410,7 +410,7 @@ def _failure_of(error: BaseException) -> Failure:
         return _failure_of(wrong)
     return Failure(
         type(error).__name__,
-        _text(error),
+        texts.made(str, error),
         traceback=_traceback(error),
         retryable=not isinstance(error, errors.NonRetryable),
         retry_after=retry_after,
@@ -424,7 +424,7 @@ def _http_failure(error: errors.HttpError) -> Failure:
     status = responses.check_status(getattr(error, "status", None), lowest=400)
     headers = dict(responses.header_pairs(getattr(error, "headers", None) or {}))
     detail = str(getattr(error, "detail", None) or f"HTTP {status}")
-    return Failure("HttpError", _unicode(detail), http_status=status, http_headers=headers)
+    return Failure("HttpError", texts.unicode(detail), http_status=status, http_headers=headers)
 
 
 def _retry_after(error: errors.RetryAfter) -> float:
@@ -440,18 +440,6 @@ def _traceback(error: BaseException) -> str:
         while first is not None and first.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
             first = first.tb_next
         lines = traceback.format_exception(type(error), error, first or error.__traceback__)
-        return _unicode("".join(lines).rstrip())
+        return texts.unicode("".join(lines).rstrip())
     except BaseException:  # noqa: BLE001 - so is what it is made from
         return ""
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return _unicode(str(error))
-    except BaseException:  # noqa: BLE001 - the `__str__` is user code too
-        return "(its text cannot be made)"
-
-
-def _unicode(text: str) -> str:
-    """Text that UTF-8 can carry: a lone surrogate is written out."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import uvloop
 
+from bema_runtime import texts
+
 log = logging.getLogger(__name__)
 
 
@@ -105,13 +107,15 @@ class HandlerLoop:
         told, self._told = self._told, []
         if any(one is error for one in told):
             return
-        log.critical(
-            "A callback has left the loop of the handlers with %s, and no run can be told; this process ends",
-            _text(error),
-            exc_info=error,
-        )
-        self._lost()
+        try:
+            log.critical(
+                "A callback has left the loop of the handlers with %s, and no run can be told; this process ends",
+                _text(error),
+                exc_info=error,
+            )
+        finally:
+            self._lost()
 
 
 def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}({', '.join(map(repr, error.args))})"
+    return f"{type(error).__name__}({', '.join(texts.made(repr, each) for each in error.args)})"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bema.contract import errors
+from bema.contract import errors, frames
 from bema.contract.bindings import Binding
 from bema.contract.frames import Call, Cancel, End, Failure, Invoke, Outcome, Peer, Reply
 from bema.contract.triggers import Kind
@@ -27,8 +27,6 @@ killed. Shorter than the engine's, which gives up the whole runtime."""
 LONGEST_PAUSE = 10.0
 """Between the end of a worker and the start of the next one, in seconds. A worker that has lived as long is replaced at
 once."""
-
-HEARTBEAT = "heartbeat"
 
 
 @dataclass(slots=True)
@@ -141,7 +139,7 @@ class ProcessInvoker:
             for number, execution in self._running.items()
             if execution.invoke.kind is not Kind.API and (self._child is None or self._waits(number))
         ]
-        await asyncio.gather(*(self._asked(Call(0, number, HEARTBEAT, {})) for number in waiting))
+        await asyncio.gather(*(self._asked(Call(0, number, frames.HEARTBEAT, {})) for number in waiting))
 
     def _mourn(self, child: Child) -> None:
         """End what the worker was executing, but for what the next one is to execute again."""
@@ -197,7 +195,7 @@ class ProcessInvoker:
     async def _asked(self, call: Call) -> Reply:
         reply = await self._peer.call(call)
         execution = self._running.get(call.invocation)
-        if execution is not None and call.method == HEARTBEAT and reply.error is None:
+        if execution is not None and call.method == frames.HEARTBEAT and reply.error is None:
             execution.prolong(reply.result)
         return reply
 

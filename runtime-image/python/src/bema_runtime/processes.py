@@ -90,7 +90,7 @@ class Process:
         if http is not None:
             self._api = self._listen(servers.ApiApp(engine, self._units).app, http)
         tickers = [
-            crons.Ticker(engine, unit, cron, engine.js).run()
+            crons.Ticker(engine, unit, cron).run()
             for unit in self._units
             for cron in unit.binding.crons
             if not unit.binding.suspended

@@ -55,8 +55,8 @@ class Unit:
             binding,
             metrics,
             topics,
-            names.retries(binding.root)[:-1],
-            f"{names.changes(binding.root)[:-1]}",
+            names.retry_prefix(binding.root),
+            names.change_prefix(binding.root),
         )
         metrics.in_flight = lambda: unit.in_flight
         return unit

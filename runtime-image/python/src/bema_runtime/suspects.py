@@ -17,13 +17,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bema.contract import errors, names
-from bema.ports.jetstream import ROLLUP, WRONG_SEQUENCE, JetStream, Outgoing
-from bema_runtime.commits import TTL
+from bema.ports.jetstream import DAY, ROLLUP, TTL, JetStream, Outgoing, is_wrong_sequence
 from bema_runtime.runs import Run
 
 log = logging.getLogger(__name__)
 
-_KEPT = "86400s"
+_KEPT = DAY
 """How long it is noted that an execution has not ended."""
 _ALONE = "alone-"
 _BESIDE = "beside-"
@@ -119,7 +118,7 @@ class Suspects:
                     self._begin_to_take_back(run, execution)
                 return others
             except errors.BrokerRefused as refused:
-                if refused.code not in WRONG_SEQUENCE:
+                if not is_wrong_sequence(refused):
                     log.debug("An execution is not noted: %s", refused, extra=run.log_fields)
                     return others
             except errors.BrokerError:
@@ -139,7 +138,7 @@ class Suspects:
                     await self._js.delete(self._stream, note.sequence)
                 return
             except errors.BrokerRefused as refused:
-                if refused.code not in WRONG_SEQUENCE:
+                if not is_wrong_sequence(refused):
                     log.debug("The note of an execution is not taken back: %s", refused, extra=run.log_fields)
                     return
             except errors.BrokerError:

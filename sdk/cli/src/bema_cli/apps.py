@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bema.contract import bindings, envelopes, errors, letters, names
+from bema.contract import bindings, envelopes, errors, names
+from bema.contract.effects import MAX_PAYLOAD_BYTES
 from bema.contract.envelopes import Event
 from bema.ports import admin, connections
 from bema.ports.dead_letters import Place
 from bema.ports.jetstream import JetStream, Outgoing, Stored
 from bema_cli.workspaces import Workspace
+from bema_runtime import payloads
 
 CONNECT_SECONDS = 5.0
-MAX_DEPTH = 254
-"""Levels of a value that a handler may emit or store."""
-_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
-_TOO_DEEP = f"expected JSON that is at most {MAX_DEPTH} levels deep, found more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +86,11 @@ def parse_data(text: str) -> bytes:
     """JSON, made compact. Raises `PayloadInvalid`, also for what no handler could emit, or `PayloadTooLarge`."""
     try:
         value = json.loads(text)
-        _check_value(value)
-        data = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except RecursionError as error:
-        raise errors.PayloadInvalid(_TOO_DEEP) from error
+        raise errors.PayloadInvalid("data: expected a value that JSON can hold, found too many levels") from error
     except ValueError as error:
         raise errors.PayloadInvalid(f"expected JSON, found {_short(text)!r}: {error}") from error
-    letters.check_size(data)
-    return data
-
-
-def _check_value(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        for item in level:
-            if isinstance(item, int) and not _SMALLEST <= item <= _LARGEST:
-                raise errors.PayloadInvalid(f"expected whole numbers of at most 64 bits, found {item}")
-        nested = [item for item in level if isinstance(item, dict | list)]
-        if not nested:
-            return
-        level = [inner for item in nested for inner in (item.values() if isinstance(item, dict) else item)]
-    raise errors.PayloadInvalid(_TOO_DEEP)
+    return payloads.dumps(value, what="data", limit=MAX_PAYLOAD_BYTES)
 
 
 def now() -> str:

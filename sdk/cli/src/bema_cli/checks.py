@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bema.contract import apps, errors, steps, triggers
+from bema.contract.apps import AppSpec
 from bema.contract.models import JsonSchema
 from bema.contract.steps import MAX_INLINE_BYTES, StepSpec
 from bema.discoveries import Discovery, Found, FoundApp, Problem
@@ -48,6 +49,8 @@ class Findings:
     refused: Sequence[Found] = ()
     """Those that a problem keeps from running."""
     app: FoundApp | None = None
+    app_spec: AppSpec = field(default_factory=AppSpec)
+    """What the App says: nothing, where there is none."""
 
     @property
     def is_app_amiss(self) -> bool:
@@ -56,7 +59,7 @@ class Findings:
 
     def with_problems(self, more: Iterable[Problem]) -> Findings:
         """These findings and more problems; Steps that have one are taken out."""
-        return _findings([*self.steps, *self.refused], [*self.problems, *more], self.app)
+        return _findings([*self.steps, *self.refused], [*self.problems, *more], self.app, self.app_spec)
 
     def advice(self) -> str | None:
         """How to build an image, when a problem needs one."""
@@ -77,19 +80,19 @@ def examine(discovery: Discovery) -> Findings:
     """Everything that the Steps of one folder are asked, wherever they run."""
     more = [problem for found in discovery.steps for problem in _alone(found)]
     more += _adoptions(discovery.steps)
-    amiss = apps.not_supported(discovery.app.app()) if discovery.app else []
-    more += [Problem(file=apps.FILE, message=sentence) for sentence in amiss]
-    return _findings(discovery.steps, [*discovery.problems, *more, *_routes(discovery.steps)], discovery.app)
+    said = discovery.app.app() if discovery.app else AppSpec()
+    more += [Problem(file=apps.FILE, message=sentence) for sentence in apps.not_supported(said)]
+    return _findings(discovery.steps, [*discovery.problems, *more, *_routes(discovery.steps)], discovery.app, said)
 
 
-def _findings(found: Sequence[Found], problems: Iterable[Problem], app: FoundApp | None) -> Findings:
+def _findings(found: Sequence[Found], problems: Iterable[Problem], app: FoundApp | None, app_spec: AppSpec) -> Findings:
     ordered = sorted(problems, key=lambda problem: (problem.file, problem.line or 0, problem.message))
     bad = {problem.step_file for problem in ordered}
     good = [step for step in found if step.file not in bad]
     # A Step that cannot be read may be the one that emits or hears a topic.
     warnings = [] if any(bad) else list(_topics(good))
     refused = [step for step in found if step.file in bad]
-    return Findings(good, ordered, warnings, list(endpoints(good)), refused, app)
+    return Findings(good, ordered, warnings, list(endpoints(good)), refused, app, app_spec)
 
 
 def endpoints(found: Iterable[Found]) -> Iterator[Endpoint]:

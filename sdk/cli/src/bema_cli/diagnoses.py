@@ -144,7 +144,7 @@ def _version(text: str) -> tuple[int, ...] | None:
 def crd(of: crds.Resource, served: Fact[Object], found: Fact[Object]) -> Check:
     """`served`: what the API server says of the group; `found`: the CRD itself, which few may read."""
     name = "CRD" if of is crds.STEP else f"CRD of {of.kind}s"
-    full_name = f"{of.plural}.{names.API_GROUP} {names.API_VERSION}"
+    full_name = f"{of.full_name} {names.API_VERSION}"
     if isinstance(served, KubeError) and served.code != 404:
         return not_known(name, served)
     if isinstance(served, KubeError) or not _serves(of, served):

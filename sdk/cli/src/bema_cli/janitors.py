@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 
-from bema.contract import errors, names, retentions
+from bema.contract import errors, retentions
 from bema.contract.retentions import Level
-from bema.ports import admin, adoptions, subscriptions
+from bema.ports import admin, subscriptions
 from bema.ports.janitors import Janitor, Report
 from bema.ports.jetstream import JetStream
 from bema_cli import events
@@ -77,11 +77,7 @@ class Cleaner:
         self._gone = {durable: self._gone.get(durable, now) for durable in orphans}
         notes = []
         for durable in [each for each, since in self._gone.items() if now - since >= GONE_SECONDS]:
-            await admin.delete_consumer(self._js, self._stream, durable)
-            step = names.step_of_durable(durable)
-            await subscriptions.unwatch(self._js, self._stream, step)
-            if durable == names.durable(step):
-                await adoptions.forget(self._js, self._stream, step)
+            await subscriptions.remove(self._js, self._stream, durable)
             held = orphans[durable].backlog
             notes.append(events.Note(f"removed the consumer of {durable}, which is gone; it still held {held} events"))
         return notes

@@ -14,14 +14,12 @@ import pydantic
 import yaml
 
 from bema import discoveries
-from bema.contract import apps, errors, names
+from bema.clusters import kinds
+from bema.clusters.kinds import Kind
+from bema.contract import apps, errors
 from bema.contract.models import Model
 from bema.contract.steps import Step, named, parse_spec
 from bema.discoveries import Found, FoundApp, Problem
-
-API_VERSION = f"{names.API_GROUP}/{names.API_VERSION}"
-KIND = "Step"
-KIND_APP = "App"
 
 T = TypeVar("T")
 
@@ -108,56 +106,57 @@ def _attempt(
 
 def read(folder: Path, file: str) -> Found:
     """The Step of one YAML file. Raises `StepInvalid`, or what reading raises."""
-    content, metadata = _object(folder, file, KIND)
+    content, metadata = _object(folder, file, kinds.STEP, errors.StepInvalid)
     spec = parse_spec(content.get("spec") or {}, where=file)
     named(metadata.name, spec, where=file)
     return Found(file=file, name=metadata.name, spec=discoveries.said(spec), metadata=metadata.extra)
 
 
 def _app(folder: Path, file: str) -> FoundApp:
-    content, metadata = _object(folder, file, KIND_APP)
+    """The App of a YAML file. Raises `AppInvalid`, or what reading raises."""
+    content, metadata = _object(folder, file, kinds.APP, errors.AppInvalid)
     if metadata.name != apps.NAME:
         raise errors.AppInvalid(f"{file}: metadata.name: expected {apps.NAME!r}, found {metadata.name!r}")
     spec = apps.parse(content.get("spec") or {}, where=file)
     return FoundApp(spec=discoveries.said(spec), metadata=metadata.extra)
 
 
-def _object(folder: Path, file: str, kind: str) -> tuple[dict[str, Any], _Metadata]:
-    """The one object of a file, of this kind. Raises `StepInvalid`, or what reading raises."""
+def _object(folder: Path, file: str, kind: Kind, invalid: type[errors.Invalid]) -> tuple[dict[str, Any], _Metadata]:
+    """The one object of a file, of this kind. Raises `invalid`, or what reading raises."""
     documents = [item for item in yaml.load_all((folder / file).read_text("utf-8"), _Loader) if item is not None]
     if len(documents) != 1 or not isinstance(documents[0], dict):
-        raise errors.StepInvalid(f"{file}: expected one object of kind {kind}, found {len(documents)} documents")
+        raise invalid(f"{file}: expected one object of kind {kind.name}, found {len(documents)} documents")
     content = documents[0]
-    for key, expected in (("apiVersion", API_VERSION), ("kind", kind)):
+    for key, expected in (("apiVersion", kind.api_version), ("kind", kind.name)):
         if content.get(key) != expected:
-            raise errors.StepInvalid(f"{file}: {key}: expected {expected!r}, found {content.get(key)!r}")
+            raise invalid(f"{file}: {key}: expected {expected!r}, found {content.get(key)!r}")
     unknown = sorted(map(str, content.keys() - {"apiVersion", "kind", "metadata", "spec"}))
     if unknown:
-        raise errors.StepInvalid(f"{file}: unknown key {unknown[0]!r}; valid keys are apiVersion, kind, metadata, spec")
+        raise invalid(f"{file}: unknown key {unknown[0]!r}; valid keys are apiVersion, kind, metadata, spec")
     try:
         return content, _Metadata.model_validate(content.get("metadata") or {})
     except pydantic.ValidationError as error:
         lines = [f"{file}: metadata.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        raise errors.StepInvalid("\n".join(lines)) from error
+        raise invalid("\n".join(lines)) from error
 
 
 def manifest(step: Step, *, metadata: dict[str, Any], namespace: str | None) -> dict[str, Any]:
     """A Step as the API server takes it: what its author said, and its code."""
     spec = step.spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
-    return _manifest(KIND, step.name, metadata, spec, namespace)
+    return _manifest(kinds.STEP, step.name, metadata, spec, namespace)
 
 
 def app_manifest(app: FoundApp, *, namespace: str | None) -> dict[str, Any]:
     """An App as the API server takes it."""
-    return _manifest(KIND_APP, apps.NAME, app.metadata, app.spec, namespace)
+    return _manifest(kinds.APP, apps.NAME, app.metadata, app.spec, namespace)
 
 
 def _manifest(
-    kind: str, name: str, metadata: dict[str, Any], spec: dict[str, Any], namespace: str | None
+    kind: Kind, name: str, metadata: dict[str, Any], spec: dict[str, Any], namespace: str | None
 ) -> dict[str, Any]:
     return {
-        "apiVersion": API_VERSION,
-        "kind": kind,
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
         "metadata": {"name": name, **({"namespace": namespace} if namespace else {}), **metadata},
         "spec": spec,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,9 +13,13 @@ from bema.contract import apps, bindings, triggers
 from bema.contract.apps import AppSpec
 from bema.contract.bindings import Binding, Installation, Owner
 from bema.contract.pods import PodFields
+from bema.contract.steps import Step
 from bema.discoveries import Found, Problem
 from bema_cli import events
 from bema_cli.checks import Findings
+
+Declared = dict[str, dict[str, list[str]]]
+"""The plain variables of all Steps: by name, by value, who declares it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Plan:
     broken: frozenset[str]
     """Step files that have a problem."""
     app: AppSpec = field(default_factory=AppSpec)
+    warnings: Sequence[str] = ()
+    """What is asked for that one shared process and one server cannot give."""
 
 
 EMPTY = Plan((), {}, {}, {}, frozenset())
@@ -39,9 +45,11 @@ EMPTY = Plan((), {}, {}, {}, frozenset())
 
 def plan(findings: Findings, env: Mapping[str, str], *, folder: Path, app: str, installation: Installation) -> Plan:
     """The work that findings amount to."""
-    said = findings.app.app() if findings.app else AppSpec()
+    said = findings.app_spec
+    complete = {found.file: apps.complete(found.step(), said) for found in findings.steps}
+    declared = _declared(complete.values())
     bound = {
-        found.file: bindings.bind(apps.complete(found.step(), said), Owner(namespace=app), installation)
+        found.file: bindings.bind(complete[found.file], Owner(namespace=app), installation)
         for found in findings.steps
         if found.entrypoint is not None
     }
@@ -51,9 +59,10 @@ def plan(findings: Findings, env: Mapping[str, str], *, folder: Path, app: str, 
         prints={
             found.file: _print(found, bound[found.file], folder) for found in findings.steps if found.file in bound
         },
-        env={**_pod_env(findings.steps, said), **env},
+        env={**{name: next(iter(found)) for name, found in declared.items() if len(found) == 1}, **env},
         broken=frozenset(problem.step_file for problem in findings.problems),
         app=said,
+        warnings=list(_warnings(findings.steps, said, declared)),
     )
 
 
@@ -85,23 +94,16 @@ def _print(found: Found, binding: Binding, folder: Path) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _pod_env(steps: Sequence[Found], app: AppSpec) -> dict[str, str]:
-    values = _declared(steps, app)
-    return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
-
-
-def _declared(steps: Sequence[Found], app: AppSpec) -> dict[str, dict[str, list[str]]]:
-    """The plain variables of all Steps: by name, by value, who declares it."""
-    declared: dict[str, dict[str, list[str]]] = {}
-    for found in steps:
-        for variable in apps.complete(found.step(), app).spec.pod.env or []:
+def _declared(steps: Iterable[Step]) -> Declared:
+    declared: Declared = {}
+    for step in steps:
+        for variable in step.spec.pod.env or []:
             if variable.value is not None:
-                declared.setdefault(variable.name, {}).setdefault(variable.value, []).append(found.name)
+                declared.setdefault(variable.name, {}).setdefault(variable.value, []).append(step.name)
     return declared
 
 
-def warnings(steps: Sequence[Found], app: AppSpec) -> Iterator[str]:
-    """What is asked for that one shared process and one server cannot give."""
+def _warnings(steps: Sequence[Found], app: AppSpec, declared: Declared) -> Iterator[str]:
     if (app.replicas or 1) > 1:
         yield f"{apps.FILE}: replicas: {app.replicas} counts on a cluster only; one nats-server runs here"
     yield from _on_a_cluster(f"{apps.FILE}: defaults.pod", app.defaults.pod)
@@ -110,7 +112,7 @@ def warnings(steps: Sequence[Found], app: AppSpec) -> Iterator[str]:
         yield from _on_a_cluster(f"{found.name}: pod", spec.pod)
         if spec.restart_on is not None:
             yield f"{found.name}: restartOn counts on a cluster only; there are no ConfigMaps here"
-    for name, values in sorted(_declared(steps, app).items()):
+    for name, values in sorted(declared.items()):
         if len(values) > 1:
             who = ", ".join(sorted(step for several in values.values() for step in several))
             yield f"pod.env {name} has different values in {who}, and here they share one process; set it in .env"

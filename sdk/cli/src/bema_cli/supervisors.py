@@ -12,13 +12,12 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 from bema.contract import bindings, errors, retentions
-from bema.contract.apps import AppSpec
 from bema.contract.bindings import Installation, Owner
 from bema.contract.retentions import Retentions
 from bema.discoveries import Problem
@@ -237,6 +236,7 @@ class Supervisor:
         self._plan = plans.plan(
             findings, env, folder=self._settings.folder, app=self._settings.app, installation=self._installation()
         )
+        self._warn(self._plan.warnings)
         if self._janitor is not None:
             self._janitor.keep(self._retentions())
         changed = plans.changes(self._running, self._plan)
@@ -253,8 +253,10 @@ class Supervisor:
             self._problems = findings.problems
             plain = [{"file": item.file, "line": item.line, "message": item.message} for item in findings.problems]
             self._say(events.Problems(plain))
-        app = findings.app.app() if findings.app else AppSpec()
-        for text in [*findings.warnings, *plans.warnings(findings.steps, app)]:
+        self._warn(findings.warnings)
+
+    def _warn(self, texts: Iterable[str]) -> None:
+        for text in texts:
             if text not in self._warned:
                 self._warned.add(text)
                 self._say(events.Note(text, "warning"))

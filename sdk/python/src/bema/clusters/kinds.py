@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bema.contract import names
+from bema.contract import crds, names
+from bema.contract.crds import Resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,12 @@ class Kind:
         return "/".join(parts)
 
 
-STEP = Kind(names.API_GROUP, names.API_VERSION, "steps", "Step")
-APP = Kind(names.API_GROUP, names.API_VERSION, "apps", "App")
+def _ours(of: Resource) -> Kind:
+    return Kind(names.API_GROUP, names.API_VERSION, of.plural, of.kind)
+
+
+STEP = _ours(crds.STEP)
+APP = _ours(crds.APP)
 CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
 CRON_JOB = Kind("batch", "v1", "cronjobs", "CronJob")

@@ -66,6 +66,11 @@ class Resource:
     scale: bool = False
     """Whether `kubectl scale` takes it."""
 
+    @property
+    def full_name(self) -> str:
+        """As rights and `kubectl` name it, such as `steps.bema.dev`."""
+        return f"{self.plural}.{names.API_GROUP}"
+
 
 STEP = Resource(
     kind="Step",
@@ -114,7 +119,7 @@ def crd(of: Resource) -> dict[str, Any]:
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"{of.plural}.{names.API_GROUP}",
+            "name": of.full_name,
             "annotations": {names.ANNOTATION_VERSION: versions.VERSION, names.ANNOTATION_SCHEMA: digest(of)},
         },
         "spec": _spec(of),

@@ -95,6 +95,10 @@ class Invoke:
     """The events of a batch; `data` is empty then."""
 
 
+HEARTBEAT = "heartbeat"
+"""The method of a `Call` that gives an attempt its time anew; its result is the new deadline."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A handler asks the runtime for something: `state.get`, `state.list`, `state.groups`, `heartbeat`."""

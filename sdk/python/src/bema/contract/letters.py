@@ -217,11 +217,6 @@ def check_data(data: bytes) -> None:
         json.loads(data, parse_constant=_refuse)
     except ValueError as error:
         raise errors.PayloadInvalid(f"expected JSON, found {data[:40]!r}: {error}") from error
-    check_size(data)
-
-
-def check_size(data: bytes) -> None:
-    """Raise `PayloadTooLarge` for more than a payload may have."""
     if len(data) > MAX_PAYLOAD_BYTES:
         raise errors.PayloadTooLarge(
             f"expected at most {MAX_PAYLOAD_BYTES:,} bytes of data, found {len(data):,}; put it elsewhere, send a link"

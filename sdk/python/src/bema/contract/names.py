@@ -25,6 +25,9 @@ FIELD_MANAGER = "bema-operator"
 MAX_STEP_NAME = 47
 """A CronJob's name may have 52 characters; Kubernetes appends `-<minutes>` to make the Job's, ours may append 5."""
 
+DNS_LABEL = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+"""The pattern of a DNS label (RFC 1123), but for its length."""
+
 MAX_TOKEN = 1024
 """Characters of one user string once encoded. Two of them and our own words stay below the 4,096 bytes of a line."""
 
@@ -83,7 +86,7 @@ PORT_HEALTH = 8081
 PORT_METRICS = 9090
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-/:@")
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_LABEL = re.compile(DNS_LABEL)
 _EMPTY = "="
 _REDRIVE = "~"
 _ESCAPE = re.compile(r"=([0-9A-F]{2})")
@@ -220,13 +223,18 @@ def event_filter(root: str, topic: str, partition: int | None = None) -> str:
 
 
 def events(root: str) -> str:
-    return f"{root}.evt.>"
+    return f"{event_prefix(root)}>"
+
+
+def event_prefix(root: str) -> str:
+    """What the subjects of all events begin with, and no other."""
+    return f"{root}.evt."
 
 
 @functools.lru_cache(maxsize=8192)
 def topic_of(root: str, subject: str) -> str:
     """The topic of an event's subject. Raises `NameInvalid` for any other subject."""
-    prefix = f"{root}.evt."
+    prefix = event_prefix(root)
     parts = subject.removeprefix(prefix).split(".", 2)
     if not subject.startswith(prefix) or len(parts) != 3:
         raise errors.NameInvalid(f"expected an event's subject below {prefix}, found {subject!r}")
@@ -242,16 +250,17 @@ def retry_filter(root: str, step: str) -> str:
 
 
 def retries(root: str) -> str:
-    return f"{root}.retry.>"
+    return f"{retry_prefix(root)}>"
 
 
-def retry_prefix(root: str, step: str) -> str:
-    return f"{root}.retry.{step}."
+def retry_prefix(root: str) -> str:
+    """What the subjects of all retries begin with, and no other."""
+    return f"{root}.retry."
 
 
 def retry_of(root: str, subject: str) -> tuple[str, str]:
     """Step and run of a retry's subject. Raises `NameInvalid` for any other subject."""
-    prefix = f"{root}.retry."
+    prefix = retry_prefix(root)
     parts = subject.removeprefix(prefix).split(".")
     if not subject.startswith(prefix) or len(parts) != 2:
         raise errors.NameInvalid(f"expected a retry's subject below {prefix}, found {subject!r}")
@@ -306,9 +315,14 @@ def change_filter(root: str, group: str, key: str | None = None, partition: int 
     return f"{root}.chg.{number}.{encode(group, what='group')}.{one}"
 
 
+def change_prefix(root: str) -> str:
+    """What the subjects of all changes begin with, and no other."""
+    return f"{root}.chg."
+
+
 def change_of(root: str, subject: str) -> tuple[str, str]:
     """Group and key of a change's subject. Raises `NameInvalid` for any other subject."""
-    prefix = f"{root}.chg."
+    prefix = change_prefix(root)
     parts = subject.removeprefix(prefix).split(".")
     if not subject.startswith(prefix) or len(parts) != 3:
         raise errors.NameInvalid(f"expected a change's subject below {prefix}, found {subject!r}")
@@ -421,7 +435,7 @@ def quota(root: str) -> str:
 
 def changes(root: str) -> str:
     """Every change of a watched group of state."""
-    return f"{root}.chg.>"
+    return f"{change_prefix(root)}>"
 
 
 def ticks(root: str) -> str:

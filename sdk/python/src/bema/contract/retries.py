@@ -15,6 +15,19 @@ LONGEST = 366 * 86_400.0
 """Longest delay that a handler may ask for, in seconds: a time beyond all calendars could not be written down."""
 
 
+MaxAttempts = Annotated[int, Field(ge=1, le=100)]
+"""Executions of the handler in all, the first among them."""
+
+InitialDelay = Annotated[float, Field(ge=0, le=86_400)]
+"""Seconds before the second attempt."""
+
+MaxDelay = Annotated[float, Field(gt=0, le=86_400)]
+"""Seconds at most."""
+
+Jitter = Annotated[float, Field(ge=0, le=1)]
+"""Part of a delay that chance may add or take away."""
+
+
 class Backoff(StrEnum):
     FIXED = "Fixed"
     LINEAR = "Linear"
@@ -24,15 +37,15 @@ class Backoff(StrEnum):
 class RetryPolicy(Model):
     """How often and when a failed run is tried again."""
 
-    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    max_attempts: MaxAttempts = 3
     """Executions of the handler in all, the first among them."""
     backoff: Backoff = Backoff.EXPONENTIAL
     """How the delay grows: Fixed, Linear or Exponential (doubling)."""
-    initial_seconds: Annotated[float, Field(ge=0, le=86_400)] = 1
+    initial_seconds: InitialDelay = 1
     """Delay before the second attempt, in seconds."""
-    max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300
+    max_seconds: MaxDelay = 300
     """Longest delay, in seconds."""
-    jitter: Annotated[float, Field(ge=0, le=1)] = 0.2
+    jitter: Jitter = 0.2
     """Part of the delay that chance may add or take away, 0 to 1."""
 
     @model_validator(mode="after")
@@ -44,15 +57,15 @@ class RetryPolicy(Model):
 class RetryFields(Model):
     """How often and when a failed run is tried again, as far as somebody says it."""
 
-    max_attempts: Annotated[int, Field(ge=1, le=100)] | None = None
+    max_attempts: MaxAttempts | None = None
     """Executions of the handler in all, the first among them. Default: the App's, else 3."""
     backoff: Backoff | None = None
     """How the delay grows: Fixed, Linear or Exponential (doubling). Default: the App's, else Exponential."""
-    initial_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    initial_seconds: InitialDelay | None = None
     """Delay before the second attempt, in seconds. Default: the App's, else 1; never more than a maxSeconds here."""
-    max_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    max_seconds: MaxDelay | None = None
     """Longest delay, in seconds. Default: the App's, else 300; never less than an initialSeconds here."""
-    jitter: Annotated[float, Field(ge=0, le=1)] | None = None
+    jitter: Jitter | None = None
     """Part of the delay that chance may add or take away, 0 to 1. Default: the App's, else 0.2."""
 
     @model_validator(mode="after")

@@ -92,7 +92,7 @@ STEP: tuple[Rule, ...] = (
         field=".metadata.name",
     ),
     Rule(
-        _matches("self.metadata.name", "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
+        _matches("self.metadata.name", names.DNS_LABEL),
         "expected a DNS label such as charge-payment: lower-case letters, digits and hyphens",
         field=".metadata.name",
     ),
@@ -104,7 +104,7 @@ STEP: tuple[Rule, ...] = (
     ),
     Rule(
         "!has(self.spec.adoptFrom) || self.spec.adoptFrom != self.metadata.name && "
-        + _matches("self.spec.adoptFrom", "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
+        + _matches("self.spec.adoptFrom", names.DNS_LABEL),
         steps.ADOPTED_NAME,
         field=".spec.adoptFrom",
     ),

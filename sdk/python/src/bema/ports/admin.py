@@ -312,6 +312,18 @@ async def consumer_info(js: JetStream, stream: str, durable: str) -> Any | None:
         raise
 
 
+async def consumer_state(js: JetStream, stream: str, durable: str) -> ConsumerState | None:
+    """How far a consumer is; None when there is none."""
+    found = await consumer_info(js, stream, durable)
+    return None if found is None else _consumer_state(found)
+
+
+def floor_of(state: ConsumerState, last: int) -> int:
+    """The sequence up to which a consumer has finished. `last` is the stream's, read before: an idle consumer's ack
+    floor stays behind."""
+    return floors.floor_of(ack_floor=state.ack_floor, backlog=state.backlog, last=last)
+
+
 async def consumer_exists(js: JetStream, stream: str, durable: str) -> bool:
     return await consumer_info(js, stream, durable) is not None
 
@@ -348,16 +360,26 @@ async def consumer_states(js: JetStream, stream: str) -> dict[str, ConsumerState
                 return {}
             raise
         for info in page.get("consumers") or []:
-            states[info["name"]] = ConsumerState(
-                pending=int(info["num_pending"]),
-                unacked=int(info["num_ack_pending"]),
-                metadata=info["config"].get("metadata") or {},
-                filters=filters(info["config"]),
-                ack_floor=int(info["ack_floor"]["stream_seq"]),
-                created=str(info["created"]),
-            )
+            states[info["name"]] = _consumer_state(info)
         if not page.get("consumers") or len(states) >= int(page["total"]):
             return states
+
+
+def _consumer_state(info: Mapping[str, Any]) -> ConsumerState:
+    return ConsumerState(
+        pending=int(info["num_pending"]),
+        unacked=int(info["num_ack_pending"]),
+        metadata=info["config"].get("metadata") or {},
+        filters=filters(info["config"]),
+        ack_floor=int(info["ack_floor"]["stream_seq"]),
+        created=str(info["created"]),
+    )
+
+
+async def states_of_step(js: JetStream, stream: str, step: str) -> dict[str, ConsumerState]:
+    """Every consumer of a Step, by its durable name, the main one first."""
+    states = await consumer_states(js, stream)
+    return {durable: states[durable] for durable in sorted(states) if step_of(states[durable]) == step}
 
 
 async def delete_consumer(js: JetStream, stream: str, durable: str) -> None:

@@ -9,15 +9,14 @@ Step's consumers for more meanwhile, so the Step itself must be gone before.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from bema.contract import adoptions, floors, names
 from bema.contract.adoptions import Adoption, Former
 from bema.contract.bindings import Binding, Consumer
 from bema.ports import admin
+from bema.ports.admin import ConsumerState
 from bema.ports.jetstream import ROLLUP, JetStream, Outgoing
 
 log = logging.getLogger(__name__)
@@ -36,15 +35,15 @@ async def begin(js: JetStream, binding: Binding, former: str) -> tuple[Adoption,
     if known is not None and known.is_done:
         return known, {}
     last = await admin.last_sequence(js, stream)
-    infos = await consumers(js, stream, former)
+    states = await admin.states_of_step(js, stream, former)
     adoption = known or Adoption()
-    if known is None and infos and not await admin.consumer_exists(js, stream, names.durable(binding.step)):
+    if known is None and states and not await admin.consumer_exists(js, stream, names.durable(binding.step)):
         before = await read(js, stream, former) or Adoption()
         adoption = Adoption((*before.formers, Former(former, None)))
     if known is None:
         await _write(js, binding, adoption)
     return adoption, {
-        own.durable: start for own in binding.consumers if (start := _start(own, infos, last)) is not None
+        own.durable: start for own in binding.consumers if (start := _start(own, states.values(), last)) is not None
     }
 
 
@@ -52,8 +51,8 @@ async def finish(js: JetStream, binding: Binding, former: str, adoption: Adoptio
     """Once the Step's own consumers are there: those of the former Step go, and with them whoever could be given
     anything more in its name."""
     stream = binding.stream.name
-    for info in reversed(await consumers(js, stream, former)):
-        await admin.delete_consumer(js, stream, info["name"])
+    for durable in reversed(await admin.states_of_step(js, stream, former)):
+        await admin.delete_consumer(js, stream, durable)
     last = await admin.last_sequence(js, stream)
     formers = tuple(Former(each.step, last if each.until is None else each.until) for each in adoption.formers)
     await _write(js, binding, Adoption(formers))
@@ -72,29 +71,14 @@ def heard(binding: Binding, main: Consumer, adoption: Adoption) -> Consumer:
     return main.model_copy(update={"filter_subjects": filters})
 
 
-async def consumers(js: JetStream, stream: str, step: str) -> list[Any]:
-    """What the server says of the consumers of a Step, its main one first."""
-    states = await admin.consumer_states(js, stream)
-    durables = sorted(durable for durable, state in states.items() if admin.step_of(state) == step)
-    infos = await asyncio.gather(*(admin.consumer_info(js, stream, durable) for durable in durables))
-    return [info for info in infos if info is not None]
-
-
-def _start(own: Consumer, infos: list[Any], last: int) -> int | None:
+def _start(own: Consumer, states: Iterable[ConsumerState], last: int) -> int | None:
     """The first sequence that those have not finished who hear anything that this consumer is to hear."""
-    found = [floor_of(info, last) for info in infos if _overlap(own.filter_subjects, info["config"])]
-    return min(found, default=None)
+    heard = (state for state in states if _overlap(own.filter_subjects, state.filters))
+    return min((admin.floor_of(state, last) + 1 for state in heard), default=None)
 
 
-def _overlap(subjects: list[str], config: Mapping[str, Any]) -> bool:
-    return any(floors.overlap(mine, theirs) for mine in subjects for theirs in admin.filters(config))
-
-
-def floor_of(info: Mapping[str, Any], last: int) -> int:
-    """The first sequence that a consumer has not finished. `last` is the stream's, read before: the floor of a
-    consumer that is idle stays behind."""
-    idle = info["num_pending"] + info["num_ack_pending"] == 0
-    return (last if idle else int(info["ack_floor"]["stream_seq"])) + 1
+def _overlap(subjects: Sequence[str], others: Sequence[str]) -> bool:
+    return any(floors.overlap(mine, theirs) for mine in subjects for theirs in others)
 
 
 async def _write(js: JetStream, binding: Binding, adoption: Adoption) -> None:

@@ -45,10 +45,21 @@ EXPECTED_PREFIX = "Nats-Expected-"
 EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
 ROLLUP = "Nats-Rollup"
 TTL = "Nats-TTL"
+DAY = "86400s"
+"""A day, as that header says it."""
 SCHEDULE = "Nats-Schedule"
 SCHEDULE_TARGET = "Nats-Schedule-Target"
 SCHEDULER = "Nats-Scheduler"
 """On what the server has sent for a schedule: the schedule's subject."""
+
+
+def is_wrong_sequence(error: errors.BrokerError) -> bool:
+    """Whether the server refuses what expects another sequence."""
+    return isinstance(error, errors.BrokerRefused) and error.code in WRONG_SEQUENCE
+
+
+def new_batch_id() -> str:
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +201,7 @@ class JetStream:
         `BrokerUnavailable`, after which nobody knows; or `PayloadTooLarge`, and nothing was sent."""
         if len(messages) == 1 and not always:
             return await self.publish(messages[0], timeout=timeout)
-        batch = f"{BATCH_ID}: {id or secrets.token_hex(8)}\r\n{BATCH_SEQUENCE}: "
+        batch = f"{BATCH_ID}: {id or new_batch_id()}\r\n{BATCH_SEQUENCE}: "
         largest = self.connection.max_payload
         head = b"".join(
             [

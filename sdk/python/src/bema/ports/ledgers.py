@@ -50,7 +50,7 @@ class Ledger:
         last = self._settled_last(state)
         consumers = await admin.consumer_states(self._js, self._stream)
         self._foreign = [
-            Subscriber(found.filters, _floor_of(found, last))
+            Subscriber(found.filters, admin.floor_of(found, last))
             for found in consumers.values()
             if admin.step_of(found) is None
         ]
@@ -82,7 +82,7 @@ class Ledger:
         if step is None:
             return
         who = Identity(step, found.metadata.get(names.METADATA_STEP_UID, ""), found.created)
-        filters, floor = tuple(sorted(found.filters)), _floor_of(found, last)
+        filters, floor = tuple(sorted(found.filters)), admin.floor_of(found, last)
         known = self._records.get(durable)
         if known is None:
             self._records[durable] = Record(who, filters, now, floor)
@@ -129,7 +129,3 @@ class Ledger:
             before, end = self._own
             self._own = (before if end == after - len(part) else after - len(part), after)
         return True
-
-
-def _floor_of(found: ConsumerState, last: int) -> int:
-    return floors.floor_of(ack_floor=found.ack_floor, backlog=found.backlog, last=last)

@@ -10,7 +10,6 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from bema.contract import names
 from bema.contract.adoptions import Adoption
@@ -68,13 +67,13 @@ async def _watch(js: JetStream, binding: Binding) -> None:
 async def _start_of_moved(js: JetStream, binding: Binding, main: Consumer) -> int | None:
     """The first sequence that the main consumer has not finished, if it still hears topics that are ordered now."""
     last = await admin.last_sequence(js, binding.stream.name)
-    found = await admin.consumer_info(js, binding.stream.name, main.durable)
+    found = await admin.consumer_state(js, binding.stream.name, main.durable)
     if found is None:
         return None
     heard = {names.event_filter(binding.root, topic) for event in binding.events for topic in event.topics}
-    moved = heard & set(admin.filters(found["config"])) - set(main.filter_subjects)
+    moved = heard & set(found.filters) - set(main.filter_subjects)
     if moved:
-        return _floor(found, last)
+        return admin.floor_of(found, last) + 1
     # A topic that a Step hears from today on begins today, in order or not
     return None if await _of_partitions(js, binding, binding.step) else last + 1
 
@@ -84,15 +83,15 @@ def _partitions(binding: Binding, step: str) -> list[str]:
     return [names.durable(step, partition) for partition in range(binding.partitions)]
 
 
-async def _of_partitions(js: JetStream, binding: Binding, step: str) -> list[Any]:
-    """What the server says of the consumers of a Step's partitions. The first one is made first and leaves last: most
+async def _of_partitions(js: JetStream, binding: Binding, step: str) -> list[ConsumerState]:
+    """The consumers of a Step's partitions. The first one is made first and leaves last: most
     Steps have none, and cost one question."""
     stream, (first, *others) = binding.stream.name, _partitions(binding, step)
-    found = await admin.consumer_info(js, stream, first)
+    found = await admin.consumer_state(js, stream, first)
     if found is None:
         return []
-    infos = await asyncio.gather(*(admin.consumer_info(js, stream, durable) for durable in others))
-    return [found, *(info for info in infos if info is not None)]
+    states = await asyncio.gather(*(admin.consumer_state(js, stream, durable) for durable in others))
+    return [found, *(state for state in states if state is not None)]
 
 
 async def _take_back(js: JetStream, binding: Binding, main: Consumer) -> None:
@@ -102,8 +101,8 @@ async def _take_back(js: JetStream, binding: Binding, main: Consumer) -> None:
     if not await admin.consumer_exists(js, stream, names.durable(binding.step, 0)):
         return
     last = await admin.last_sequence(js, stream)
-    infos = await _of_partitions(js, binding, binding.step)
-    waiting = [_floor(info, last) for info in infos if info["num_pending"] + info["num_ack_pending"]]
+    states = await _of_partitions(js, binding, binding.step)
+    waiting = [admin.floor_of(state, last) + 1 for state in states if state.backlog]
     await _ensure_from(js, stream, main, min(waiting, default=None))
     for durable in reversed(_partitions(binding, binding.step)):
         await admin.delete_consumer(js, stream, durable)
@@ -120,12 +119,6 @@ async def _ensure_from(js: JetStream, stream: str, consumer: Consumer, start: in
     await admin.ensure_consumer(js, stream, consumer, start=start)
 
 
-def _floor(info: Mapping[str, Any], last: int) -> int:
-    """The first sequence that a consumer has not finished. `last` is the stream's, read before: the floor of a
-    consumer that is idle stays behind."""
-    return adoptions.floor_of(info, last)
-
-
 async def let_go(js: JetStream, stream: str, step: str) -> Leftovers:
     """Remove the consumers of a Step that hears no events any more. One that still holds events stays, for the Step may
     hear them again. So does the one that is to hear a retry which waits for its time, and from then on hears nothing
@@ -134,9 +127,9 @@ async def let_go(js: JetStream, stream: str, step: str) -> Leftovers:
     A run that is in hand may set a retry, and a retry may come, between two looks. So a consumer counts as empty if it
     was that before the timers were looked at, and was given nothing meanwhile."""
     root = names.root_of_stream(stream)
-    before = await _of_step(js, stream, step)
+    before = await admin.states_of_step(js, stream, step)
     waits = bool(before) and await js.get_next(stream, names.retry_timers(root, step)) is not None
-    after = await _of_step(js, stream, step) if before else {}
+    after = await admin.states_of_step(js, stream, step) if before else {}
     left = Leftovers()
     for durable, state in after.items():
         if state.backlog or state != before.get(durable):
@@ -151,11 +144,6 @@ async def let_go(js: JetStream, stream: str, step: str) -> Leftovers:
     return left
 
 
-async def _of_step(js: JetStream, stream: str, step: str) -> dict[str, ConsumerState]:
-    states = await admin.consumer_states(js, stream)
-    return {durable: state for durable, state in states.items() if admin.step_of(state) == step}
-
-
 async def unheard(
     js: JetStream, binding: Binding, *, until: Mapping[str, int], step: str | None = None
 ) -> dict[str, int]:
@@ -166,23 +154,32 @@ async def unheard(
     stream, root = binding.stream.name, binding.root
     heard = {topic for event in binding.events for topic in event.topics}
     found: dict[str, int] = {}
-    main = await admin.consumer_info(js, stream, names.durable(step))
-    for info in [*([main] if main is not None else []), *await _of_partitions(js, binding, step)]:
-        for subject in admin.filters(info["config"]):
-            if not subject.startswith(names.events(root)[:-1]) or (topic := names.topic_of(root, subject)) in heard:
+    main = await admin.consumer_state(js, stream, names.durable(step))
+    for state in [*([main] if main is not None else []), *await _of_partitions(js, binding, step)]:
+        for subject in state.filters:
+            if not subject.startswith(names.event_prefix(root)) or (topic := names.topic_of(root, subject)) in heard:
                 continue
-            found[topic] = found.get(topic, 0) + await _waiting(js, stream, info, subject, until.get(topic))
+            found[topic] = found.get(topic, 0) + await _waiting(js, stream, state, subject, until.get(topic))
     return dict(sorted(found.items()))
 
 
-async def _waiting(js: JetStream, stream: str, info: Mapping[str, Any], subject: str, until: int | None) -> int:
+async def _waiting(js: JetStream, stream: str, state: ConsumerState, subject: str, until: int | None) -> int:
     """Events of a subject up to a sequence, if one is given, that a consumer has not finished."""
-    if info["num_pending"] + info["num_ack_pending"] == 0:
+    if state.backlog == 0:
         return 0
-    waiting = await admin.count(js, stream, subject, start=int(info["ack_floor"]["stream_seq"]) + 1)
+    waiting = await admin.count(js, stream, subject, start=state.ack_floor + 1)
     later = await admin.count(js, stream, subject, start=until + 1) if waiting and until is not None else 0
     # A consumer may be ahead of that sequence
     return max(0, waiting - later)
+
+
+async def remove(js: JetStream, stream: str, durable: str) -> None:
+    """Remove a consumer of a Step that is gone for good, and what is known of the Step. Nothing there is no error."""
+    step = names.step_of_durable(durable)
+    await admin.delete_consumer(js, stream, durable)
+    await unwatch(js, stream, step)
+    if durable == names.durable(step):
+        await adoptions.forget(js, stream, step)
 
 
 async def unwatch(js: JetStream, stream: str, step: str) -> None:

@@ -28,9 +28,9 @@ from bema.ports.jetstream import (
     SCHEDULE,
     SCHEDULE_TARGET,
     SCHEDULER,
-    WRONG_SEQUENCE,
     JetStream,
     Outgoing,
+    is_wrong_sequence,
 )
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ class Timers:
         try:
             await self._js.publish(Outgoing(late.subject, stored.data, headers, expected=late.sequence))
         except errors.BrokerRefused as refused:
-            if refused.code not in WRONG_SEQUENCE:
+            if not is_wrong_sequence(refused):
                 raise
             return False
         log.warning("A timer was overdue and is set again: %s", late.subject)
