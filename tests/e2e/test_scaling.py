@@ -92,12 +92,15 @@ def test_the_pods_that_an_autoscaler_or_a_person_asks_for_are_left_alone(space: 
     wait_pods(space, "orders", 1)
 
 
-def test_nobody_runs_where_a_person_has_said_so(space: Space) -> None:
+def test_that_no_pod_runs_is_the_steps_alone_to_say(space: Space) -> None:
     space.apply(step("orders", EVENT))
     wait_pods(space, "orders", 1)
+    space.kubectl("scale", "deployment/orders", "--replicas=2")
+    wait_pods(space, "orders", 2)
     space.kubectl("scale", "deployment/orders", "--replicas=0")
-    message = space.wait_reason("orders", "ScaledToZero", "WorkloadReady")
-    assert message == "kubectl has set 0 replicas of the Deployment: no pod runs, events wait."
+    wait_pods(space, "orders", 1)
+    space.kubectl("scale", "deployment/orders", "--replicas=2")
+    wait_pods(space, "orders", 2)
     space.apply(step("orders", EVENT, suspend=True))
     space.wait_reason("orders", "Suspended", "WorkloadReady")
     space.apply(step("orders", EVENT))
@@ -105,7 +108,7 @@ def test_nobody_runs_where_a_person_has_said_so(space: Space) -> None:
 
 
 def test_an_autoscaler_may_scale_the_step_itself(space: Space) -> None:
-    space.apply(step("orders", EVENT))
+    space.apply(step("orders", EVENT, replicas=1))
     space.apply(autoscaler("orders", {"apiVersion": "bema.dev/v1alpha1", "kind": "Step", "name": "orders"}, 2))
     wait_pods(space, "orders", 2)
     assert (space.get("step", "orders") or {})["spec"]["replicas"] == 2

@@ -2,7 +2,7 @@
 
 An autoscaler, or a person with `kubectl scale`, sets the number by the `scale` subresource and owns the field from then
 on. What we apply leaves it out then, which changes nothing: a field that is another's stays. Left out while it is ours,
-it would fall back to its default.
+it would fall back to its default. Of 0 the API server notes no owner: that one is the Step's to say.
 """
 
 from __future__ import annotations

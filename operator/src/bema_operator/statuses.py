@@ -10,7 +10,6 @@ from typing import Any
 
 from bema.contract import statuses
 from bema.contract.statuses import AppStatus, Condition, ConditionStatus, ConditionType, Reason, StepStatus
-from bema_operator import ownership
 from bema_operator.facts import Facts, Object, Problem, Rollout, Subject
 from bema_operator.manifests import parts, services
 
@@ -200,14 +199,8 @@ def _workload(facts: Facts) -> Verdict:
     if suspended:
         return _yes(Reason.SUSPENDED, f"spec.suspend is true: no pod runs{_waiting(facts)}.")
     if rollout.wanted == 0:
-        return _yes(Reason.SCALED_TO_ZERO, f"{_who_scaled(facts)}: no pod runs{_waiting(facts)}.")
+        return _yes(Reason.SCALED_TO_ZERO, f"spec.replicas is 0: no pod runs{_waiting(facts)}.")
     return _yes(Reason.AVAILABLE, f"{_pods(rollout.available)} of {rollout.wanted} ready.")
-
-
-def _who_scaled(facts: Facts) -> str:
-    is_said = facts.spec is not None and facts.spec.says_pods
-    scaler = "" if is_said or facts.deployment is None else ownership.scaler(facts.deployment)
-    return f"{scaler} has set 0 replicas of the Deployment" if scaler else "spec.replicas is 0"
 
 
 def _waiting(facts: Facts) -> str:

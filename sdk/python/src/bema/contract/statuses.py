@@ -62,7 +62,7 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended"
     """`spec.suspend` is true: no run is started."""
     SCALED_TO_ZERO = "ScaledToZero"
-    """No pod is to run: `spec.replicas` is 0, or somebody has scaled the Deployment of a Step that says no number."""
+    """`spec.replicas` is 0, as somebody asked for."""
     NOT_SUPPORTED = "NotSupported"
     """The Step, or the App, uses a field that this version does not act on; the message names it."""
     INVALID_SPEC = "InvalidSpec"
