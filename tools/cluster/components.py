@@ -146,6 +146,9 @@ def _api_server(node: configs.Node, programs: Path) -> list[str]:
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged=true",
+        # Somebody besides Bema changes pods, as the injector of a mesh does, but without a server of its own
+        "--feature-gates=MutatingAdmissionPolicy=true",
+        "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
         f"--default-not-ready-toleration-seconds={patience}",
         f"--default-unreachable-toleration-seconds={patience}",
         f"--audit-policy-file={folder}/audit.yaml",

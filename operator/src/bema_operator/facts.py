@@ -221,13 +221,21 @@ def rollout_of(wanted: Object, live: Object | None) -> Rollout:
     status = live.get("status", {}) if live else {}
     generation = live["metadata"].get("generation", 0) if live else 0
     return Rollout(
-        wanted=wanted["spec"]["replicas"],
+        wanted=pods_of(wanted, live),
         updated=status.get("updatedReplicas", 0),
         available=status.get("availableReplicas", 0),
         total=status.get("replicas", 0),
         observed=live is not None and status.get("observedGeneration", -1) >= generation,
         conditions={condition["type"]: condition for condition in status.get("conditions", ())},
     )
+
+
+def pods_of(wanted: Object, live: Object | None) -> int:
+    """How many pods a Deployment is to have: as its manifest says, else as whoever scales it has set."""
+    said: int | None = wanted["spec"].get("replicas")
+    if said is not None:
+        return said
+    return int(live["spec"]["replicas"]) if live else 0
 
 
 def identity(manifest: Object) -> tuple[str, str]:

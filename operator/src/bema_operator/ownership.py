@@ -60,6 +60,17 @@ def is_ours(entry: Object) -> bool:
     )
 
 
+def scaler(found: Object) -> str:
+    """Who has set the number of an object's pods by its `scale` subresource, as autoscalers and `kubectl scale` do, and
+    owns it still; empty where nobody does."""
+    return next((str(entry["manager"]) for entry in found["metadata"].get("managedFields", ()) if is_scale(entry)), "")
+
+
+def is_scale(entry: Object) -> bool:
+    """Whether an entry of `managedFields` is about a number of pods that was set by the `scale` subresource."""
+    return entry.get("subresource") == "scale" and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+
+
 def owns(fields: Object, wanted: Object) -> bool:
     """Whether every leaf of a manifest is among `fields`. What identifies an object is owned by nobody."""
     body = {key: value for key, value in wanted.items() if key not in ("apiVersion", "kind", "metadata")}

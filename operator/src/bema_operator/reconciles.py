@@ -28,6 +28,7 @@ from bema_operator import (
     ownership,
     plans,
     rollouts,
+    scales,
     schemas,
     statuses,
 )
@@ -141,16 +142,17 @@ class Reconciler:
     async def _observe(self, found: Object) -> Facts:
         subject = plans.subject(found)
         plan = Plan() if subject.deleting else await self._plan(subject, found)
+        children = self._cache.children(subject.key, subject.uid)
         seen = Facts(
             subject=subject,
             spec=plan.spec,
             invalid=plan.invalid,
             unsupported=plan.unsupported,
             held=plan.held,
-            wanted=plan.wanted,
+            wanted=scales.leave(plan.wanted, children, plan.spec),
             binding=plan.binding,
             stream=plan.stream,
-            children=self._cache.children(subject.key, subject.uid),
+            children=children,
             backlog=self._backlog(subject, plan.binding),
         )
         return seen.with_(patience_over=self._is_patience_over(seen))

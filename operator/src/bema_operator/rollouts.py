@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bema.contract import names
 from bema_operator import kinds
-from bema_operator.facts import Facts, Key, Object
+from bema_operator.facts import Facts, Key, Object, pods_of
 
 LIMIT = 10
 
@@ -40,7 +40,7 @@ def is_unasked(seen: Facts, manifest: Object) -> bool:
     """Whether to apply a manifest would replace the pods of a Step that is Ready, although nobody has changed the Step,
     nor its Deployment."""
     live = seen.live(manifest)
-    if live is None or manifest["kind"] != kinds.DEPLOYMENT.name or not manifest["spec"]["replicas"]:
+    if live is None or manifest["kind"] != kinds.DEPLOYMENT.name or not pods_of(manifest, live):
         return False
     is_drift = _hash(live) == _hash(manifest)
     return not is_drift and seen.subject.is_ready

@@ -207,7 +207,8 @@ class StepSpec(Model):
     scaling: Scaling = Scaling()
     """Bounds for the number of pods."""
     replicas: Annotated[int, Field(ge=0, le=1000)] | None = None
-    """Number of pods by hand, as `kubectl scale` sets it. Overrides scaling."""
+    """Number of pods by hand, as `kubectl scale step` sets it. Overrides scaling. Without it, whoever scales the Step's
+    Deployment, such as an autoscaler, is left alone."""
     deliver_from: Annotated[
         str,
         Field(max_length=64, json_schema_extra={"pattern": DELIVER_FROM_PATTERN}),
@@ -294,6 +295,11 @@ class StepSpec(Model):
         if self.suspend:
             return 0
         return self.scaling.min_replicas if self.replicas is None else self.replicas
+
+    @property
+    def says_pods(self) -> bool:
+        """Whether the Step itself says how many, so that nobody else may."""
+        return self.replicas is not None or self.suspend
 
     @property
     def kinds(self) -> list[Kind]:
