@@ -180,6 +180,30 @@ async def test_a_watch_goes_on_where_the_one_before_ended_and_begins_anew_where_
     task.cancel()
 
 
+class Enough(Exception):
+    """So many pauses were made."""
+
+
+async def test_where_every_watch_ends_at_once_there_is_a_pause_after_each(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 5:
+            raise Enough
+
+    await world.contents.digest(A, ["settings"])
+    for _ in range(5):
+        world.api.events.put_nowait(None)
+    monkeypatch.setattr(contents.asyncio, "sleep", pause)
+    with pytest.raises(Enough):
+        async with asyncio.timeout(5):
+            await world.contents.run()
+    assert (len(world.api.watches), pauses) == (5, [contents.BREATH] * 5)
+
+
 async def test_what_nobody_names_any_more_is_forgotten(world: World) -> None:
     await world.contents.digest(A, ["one", "two"])
     await world.contents.digest(B, ["two"])

@@ -33,6 +33,9 @@ ABSENT = "-"
 PAUSE = 5.0
 """Seconds before the watch is tried again that was refused or not answered."""
 
+BREATH = 0.2
+"""Seconds between the end of a watch and the next."""
+
 
 class Contents:
     """Digests of the ConfigMaps that Steps name."""
@@ -119,6 +122,8 @@ class Contents:
                     if event.type is not Type.BOOKMARK:
                         metadata = event.object["metadata"]
                         self._heard((metadata["namespace"], metadata["name"]))
+            # Also where something ends every watch as soon as it has begun.
+            await asyncio.sleep(BREATH)
 
     def _heard(self, place: Place) -> None:
         keys = self._keys.get(place)
