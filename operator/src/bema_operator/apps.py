@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from bema.contract import apps
 from bema.contract.retentions import Quota
-from bema_operator import app_statuses, brokers, caches, events, kinds, kube, plans, statuses
+from bema_operator import app_statuses, brokers, caches, events, kinds, kube, plans, status_writes
 from bema_operator.app_statuses import AppFacts
 from bema_operator.facts import Key, Object
 from bema_operator.plans import AppPlan
@@ -39,11 +38,10 @@ class Apps:
     ) -> None:
         """`clock` gives seconds for durations, `time` the time of day as RFC 3339."""
         self._cache = cache
-        self._api = api
         self._broker = broker
         self._look_at = look_at
         self._time = time
-        self._events = events.Events(api, clock=clock, time=time)
+        self._writer = status_writes.Writer(api, cache, events.Events(api, clock=clock, time=time), clock=clock)
         self._seen: dict[str, tuple[str, int]] = {}
         self._quotas: dict[str, Quota] = {}
 
@@ -60,7 +58,7 @@ class Apps:
         return is_news
 
     async def reconcile(self, key: Key) -> float | None:
-        """See to one App, be it gone. Nothing to come back for."""
+        """See to one App, be it gone. Returns after how many seconds to look again without news, or None."""
         found = self._cache.app(key.namespace)
         if self._seen.get(key.namespace, ("", 0)) != identity(found):
             self._note_change(key.namespace, found)
@@ -68,6 +66,7 @@ class Apps:
             self._seen.pop(key.namespace, None)
         elif "deletionTimestamp" not in found["metadata"]:
             await self._report(found)
+            return status_writes.AGAIN if self._writer.leaves_out else None
         return None
 
     def _note_change(self, namespace: str, found: Object | None) -> None:
@@ -89,13 +88,4 @@ class Apps:
             quota=self._quotas.get(namespace),
             shortfall=self._broker.shortfall(namespace),
         )
-        wanted = app_statuses.status(facts, self._time())
-        if not statuses.differs(wanted, subject.status):
-            return
-        try:
-            written = await self._api.apply_status(kinds.APP, namespace, apps.NAME, subject.uid, wanted.dump())
-        except (kube.Gone, kube.Conflict):
-            # Deleted, or made again, meanwhile: its own event brings it back.
-            return
-        self._cache.put(kinds.APP, written)
-        await self._events.tell(subject, wanted.conditions[0])
+        await self._writer.write(subject, app_statuses.status(facts, self._time()))

@@ -28,7 +28,7 @@ from bema_operator import (
     ownership,
     plans,
     rollouts,
-    schemas,
+    status_writes,
     statuses,
 )
 from bema_operator.facts import Facts, Key, Object, Problem, Subject
@@ -98,15 +98,12 @@ class Reconciler:
         self._clock = clock
         self._time = time
         self._events = events.Events(api, clock=clock, time=time)
+        self._writer = status_writes.Writer(api, cache, self._events, clock=clock)
         self._namespaces: dict[str, str] = {}
         self._plans: collections.OrderedDict[Key, tuple[_Generations, Plan]] = collections.OrderedDict()
         """Those of the Steps that were looked at last: a plan takes far more memory than all else about a Step."""
         self._unready: dict[Key, float] = {}
         self._turns = rollouts.Turns()
-        self._undeclared: frozenset[str] = frozenset()
-        """Fields of a status that the CRD does not know, which is older than we are."""
-        self._undeclared_since = 0.0
-        self._undeclared_told: frozenset[str] = frozenset()
         self._lost: set[tuple[str, str]] = set()
         """Apps and the creation times of their new streams whose loss was counted."""
 
@@ -217,7 +214,7 @@ class Reconciler:
                     seen = await self._look_at_pods(seen)
                 case decisions.Report():
                     seen = await self._release(seen)
-                    await self._report(seen)
+                    await self._writer.write(seen.subject, statuses.status(seen, self._time()))
                     return self._again(seen)
                 case _:
                     assert_never(action)
@@ -349,40 +346,6 @@ class Reconciler:
         key = seen.subject.key
         return seen.with_(released=await self._broker.release(key, await self._namespace_uid(key.namespace)))
 
-    async def _report(self, seen: Facts) -> None:
-        wanted = statuses.status(seen, self._time())
-        if self._clock() - self._undeclared_since >= REFUSED_AGAIN:
-            self._undeclared = frozenset()  # somebody may have applied the CRD meanwhile
-        if schemas.without(wanted.dump(), self._undeclared) == seen.subject.status:
-            return
-        key = seen.subject.key
-        try:
-            written = await self._write_status(seen.subject, wanted.dump())
-        except (kube.Gone, kube.Conflict):
-            # Deleted, or made again, meanwhile: its own event brings it back.
-            return
-        self._cache.put(kinds.STEP, written)
-        ready = wanted.conditions[0]
-        log.debug("Ready=%s (%s)", ready.status, ready.reason, extra=_bound(key))
-        await self._events.tell(seen.subject, ready)
-
-    async def _write_status(self, subject: Subject, status: Object) -> Any:
-        """Without what the CRD that is installed does not know."""
-        key = subject.key
-        while True:
-            asked = schemas.without(status, self._undeclared)
-            try:
-                return await self._api.apply_status(kinds.STEP, key.namespace, key.name, subject.uid, asked)
-            except kube.Refused as error:
-                new = schemas.undeclared(str(error)) - self._undeclared
-                if not new:
-                    raise
-                self._undeclared |= new
-                self._undeclared_since = self._clock()
-                if not new <= self._undeclared_told:
-                    self._undeclared_told |= new
-                    log.error(schemas.advice(new))
-
     def _again(self, seen: Facts) -> float | None:
         if seen.refused is not None or seen.taken:
             return REFUSED_AGAIN
@@ -396,8 +359,8 @@ class Reconciler:
             return TURN_AGAIN
         if not seen.released or (seen.subscription is not None and seen.subscription.leftovers):
             return LET_GO_AGAIN
-        if self._undeclared:
-            return REFUSED_AGAIN
+        if self._writer.leaves_out:
+            return status_writes.AGAIN
         return statuses.told_for(seen, self._time()) or None
 
 

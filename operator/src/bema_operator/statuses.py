@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bema.contract import statuses
-from bema.contract.statuses import AppStatus, Condition, ConditionStatus, ConditionType, Reason, StepStatus
+from bema.contract.statuses import Condition, ConditionStatus, ConditionType, Reason, StepStatus
 from bema_operator.facts import Facts, Object, Problem, Rollout, Subject
 from bema_operator.manifests import parts, services
 
@@ -86,11 +86,6 @@ def condition(subject: Subject, type_: ConditionType, verdict: Verdict, now: str
 def shortened(text: str, limit: int) -> str:
     """A text of at most so many characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def differs(wanted: StepStatus | AppStatus, found: Object) -> bool:
-    """Whether a status has to be written."""
-    return wanted.dump() != found
 
 
 def was_unready(subject: Subject) -> bool:
