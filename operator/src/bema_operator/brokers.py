@@ -333,14 +333,15 @@ class Broker:
 
     async def look(self) -> None:
         """Read the backlogs of all Steps, one request per app, and have those looked at whose backlog has changed or
-        whose stream or consumer is missing. Compare the clocks, too. Raises `BrokerError`."""
+        whose stream or consumer is missing. Compare the clocks, too; and first of all, ask again for copies of streams
+        for which there were too few servers. Raises `BrokerError`."""
         js = self._connected()
+        await self._try_again(js)
         existing = await admin.stream_names(js)
         if existing:
             await admin.hear_clock(js, min(existing))
             now = js.connection.clock.now()
             self._measures.skew.set(now.broker - now.here)
-        await self._try_again(js)
         by_stream: dict[str, list[Key]] = {}
         for key, held in self._held.items():
             if held.stream not in existing:

@@ -40,11 +40,20 @@ BREATH = 0.2
 class Contents:
     """Digests of the ConfigMaps that Steps name."""
 
-    def __init__(self, api: kube.Kube, namespace: str | None, *, look_at: Callable[[Key], None]) -> None:
-        """`namespace`: the only one that is served; None for all of them."""
+    def __init__(
+        self,
+        api: kube.Kube,
+        namespace: str | None,
+        *,
+        look_at: Callable[[Key], None],
+        hear: Callable[[], None],
+    ) -> None:
+        """`namespace`: the only one that is served; None for all of them. `hear`: something came of the watch, be it
+        that there is none to be had; not called before it is begun."""
         self._api = api
         self._namespace = namespace
         self._look_at = look_at
+        self._hear = hear
         self._places: dict[Key, set[Place]] = {}
         """What each Step names."""
         self._keys: dict[Place, set[Key]] = {}
@@ -96,6 +105,7 @@ class Contents:
         """Watch, once anybody asks for anything, until cancelled."""
         await self._is_wanted.wait()
         while True:
+            self._hear()
             try:
                 version = await self._api.version(kinds.CONFIG_MAP, self._namespace)
                 self._forget_all()
@@ -119,9 +129,11 @@ class Contents:
             async with contextlib.aclosing(events) as found:
                 async for event in found:
                     version = event.version
+                    self._hear()
                     if event.type is not Type.BOOKMARK:
                         metadata = event.object["metadata"]
                         self._heard((metadata["namespace"], metadata["name"]))
+            self._hear()
             # Also where something ends every watch as soon as it has begun.
             await asyncio.sleep(BREATH)
 

@@ -94,7 +94,7 @@ class Reconciler:
         self._api = api
         self._broker = broker
         self._measures = measures
-        self._contents = held or contents.Contents(api, settings.namespace, look_at=lambda key: None)
+        self._contents = held or contents.Contents(api, settings.namespace, look_at=lambda key: None, hear=lambda: None)
         self._clock = clock
         self._time = time
         self._events = events.Events(api, clock=clock, time=time)
