@@ -316,6 +316,17 @@ async def test_steps_follow_a_change_of_their_app_and_nothing_else_of_it() -> No
     assert await world.look() == []
 
 
+async def test_what_was_there_when_the_process_began_is_no_change(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    world = World(*STEPS, (kinds.APP, app(1)))
+    world.apps.note_all()
+    assert await world.look() == []
+    assert caplog.messages == []
+    assert [found["steps"] for found in world.api.statuses] == [2]
+    world.cache.put(kinds.APP, app(3))
+    assert await world.look() == [CHARGE, REFUND]
+
+
 async def test_a_status_is_written_when_it_says_something_else() -> None:
     world = World(*STEPS, (kinds.APP, app(1)))
     await world.look()

@@ -154,6 +154,7 @@ class Operator:
     async def _act(self) -> None:
         """Fill the cache, then work until cancelled."""
         await self.watches.fill()
+        self.apps.note_all()
         self.is_filled = True
         log.info("Serving %d Steps", len(self.cache))
         async with asyncio.TaskGroup() as group:

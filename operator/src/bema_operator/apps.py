@@ -57,6 +57,10 @@ class Apps:
             self._quotas[namespace] = quota
         return is_news
 
+    def note_all(self) -> None:
+        """Take the Apps in that are there when the process begins: all Steps are looked at then in any case."""
+        self._seen = {namespace: identity(self._cache.app(namespace)) for namespace in self._cache.with_app()}
+
     async def reconcile(self, key: Key) -> float | None:
         """See to one App, be it gone. Returns after how many seconds to look again without news, or None."""
         found = self._cache.app(key.namespace)

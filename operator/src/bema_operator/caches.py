@@ -105,6 +105,10 @@ class Cache:
         found = self._shelves[kinds.APP.name].objects.get((namespace, apps.NAME))
         return None if found is None else found.unpack()
 
+    def with_app(self) -> list[str]:
+        """The namespaces that have an App."""
+        return [namespace for namespace, name in self._shelves[kinds.APP.name].objects if name == apps.NAME]
+
     def __len__(self) -> int:
         """How many Steps there are."""
         return len(self._shelves[kinds.STEP.name].objects)
