@@ -34,8 +34,8 @@ CODE = {"entrypoint": "a_step.py", "image": "none"}
 class Api:
     """Knows the namespace, and takes whatever it is given."""
 
-    async def get(self, kind: kinds.Kind, name: str, namespace: str | None = None) -> Any:
-        return {"metadata": {"uid": UID}}
+    async def uid(self, kind: kinds.Kind, name: str, namespace: str | None = None) -> str:
+        return UID
 
     async def apply_status(self, kind: kinds.Kind, namespace: str, name: str, uid: str, status: Any) -> Any:
         return step()

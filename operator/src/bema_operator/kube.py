@@ -40,6 +40,15 @@ class Kube(calls.Client):
         self.check: Callable[[], None] = lambda: None
         """Raises when nothing may be written any more."""
 
+    async def uid(self, kind: kinds.Kind, name: str, namespace: str | None = None) -> str | None:
+        """Which object this is; None when the API server says by its name that it does not exist: any other answer
+        that is none, such as that of a CRD that is not there, raises `KubeError`."""
+        try:
+            found = await self.get(kind, name, namespace)
+        except Gone:
+            return None
+        return str(found["metadata"]["uid"])
+
     async def find(self, kind: kinds.Kind, namespace: str, name: str) -> dict[str, Any] | None:
         """One object, with the right to list only; None when it does not exist."""
         items = await self.list(kind, namespace, fieldSelector=f"metadata.name={name}")

@@ -174,11 +174,10 @@ class Reconciler:
 
     async def _namespace_uid(self, namespace: str) -> str:
         if namespace not in self._namespaces:
-            try:
-                found = await self._api.get(kinds.NAMESPACE, namespace)
-            except kube.Gone as error:
-                raise StepGone(f"namespace {namespace} is gone") from error
-            self._namespaces[namespace] = found["metadata"]["uid"]
+            uid = await self._api.uid(kinds.NAMESPACE, namespace)
+            if uid is None:
+                raise StepGone(f"namespace {namespace} is gone")
+            self._namespaces[namespace] = uid
         return self._namespaces[namespace]
 
     async def _adopted(self, namespace: str) -> str:
@@ -237,7 +236,7 @@ class Reconciler:
 
     def _others(self, key: Key) -> brokers.Others:
         async def exists(name: str) -> bool:
-            return await self.step_exists(Key(key.namespace, name))
+            return await self._api.uid(kinds.STEP, name, key.namespace) is not None
 
         return brokers.Others(self._cache.adopters(key), exists)
 
@@ -280,8 +279,9 @@ class Reconciler:
     async def _make(self, subject: Subject, manifest: Object) -> bool:
         """Make a child that we do not know; whether it was made: its name must be free or ours. When the child was
         there before, its Step must still be, or we would fight the garbage collector."""
-        if subject.was_reconciled and not await self.step_exists(subject.key, subject.uid):
-            raise StepGone(f"{subject.key} was deleted meanwhile")
+        key = subject.key
+        if subject.was_reconciled and await self._api.uid(kinds.STEP, key.name, key.namespace) != subject.uid:
+            raise StepGone(f"{key} was deleted meanwhile")
         if _kind(manifest) in kinds.SELECTING:
             # Asks and makes at once: whatever is not ours selects other pods, which is a conflict.
             with contextlib.suppress(kube.Conflict):
@@ -299,14 +299,6 @@ class Reconciler:
             return True
         found = await self._api.find(kind, subject.key.namespace, manifest["metadata"]["name"])
         return found is None or facts.owner_uid(found) == subject.uid or _is_orphan(found, subject.key.name)
-
-    async def step_exists(self, key: Key, uid: str | None = None) -> bool:
-        """Whether the API server has the Step; with a uid, this very one."""
-        try:
-            found = await self._api.get(kinds.STEP, key.name, key.namespace)
-        except kube.Gone:
-            return False
-        return uid is None or bool(found["metadata"]["uid"] == uid)
 
     def _with_obstacle(self, seen: Facts, manifest: Object) -> Facts:
         where = f"{manifest['kind']} {seen.subject.key.namespace}/{manifest['metadata']['name']}"
