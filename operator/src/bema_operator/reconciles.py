@@ -27,6 +27,7 @@ from bema_operator import (
     metrics,
     ownership,
     plans,
+    reasons,
     rollouts,
     status_writes,
     statuses,
@@ -47,8 +48,8 @@ REFUSED_AGAIN = 60.0
 """When to try again what the API server refuses: only somebody else's change can help, such as of a quota."""
 BROKER_AGAIN = 15.0
 """When to ask the broker again that refused or did not answer; a reconnect brings the Step back at once."""
-BACKLOG_AGAIN = 5.0
-"""When to look again whether events are done that a Step is to hear no more: nobody tells."""
+WAITING_AGAIN = 5.0
+"""When to look again whether the events are done, or the Step gone, that a Step waits for: nobody tells."""
 TURN_AGAIN = 2.0
 """When to ask again whether it is a Step's turn to have its pods replaced."""
 LET_GO_AGAIN = 30.0
@@ -342,8 +343,8 @@ class Reconciler:
         if seen.refused is not None or seen.taken:
             return REFUSED_AGAIN
         if seen.subscription is not None and seen.subscription.problem is not None:
-            is_held_back = seen.subscription.problem.reason in (Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ADOPTION_WAITS)
-            return BACKLOG_AGAIN if is_held_back else BROKER_AGAIN
+            is_waiting = seen.subscription.problem.reason in reasons.WAITING
+            return WAITING_AGAIN if is_waiting else BROKER_AGAIN
         if seen.rollout is not None and not seen.rollout.is_done:
             waited = self._clock() - self._unready.get(seen.subject.key, self._clock())
             return min(max(PATIENCE, waited / 2), LONGEST_PAUSE)
