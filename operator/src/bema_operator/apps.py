@@ -12,7 +12,8 @@ from collections.abc import Callable
 from bema.contract.retentions import Quota
 from bema_operator import app_statuses, brokers, caches, events, kinds, kube, plans, status_writes
 from bema_operator.app_statuses import AppFacts
-from bema_operator.facts import Key, Object
+from bema_operator.facts import Key
+from bema_operator.objects import Object
 from bema_operator.plans import AppPlan
 
 log = logging.getLogger(__name__)

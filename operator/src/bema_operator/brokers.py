@@ -243,7 +243,7 @@ class Broker:
         given_up = {topic: count for topic, count in waiting.items() if topic in discards}
         for topic, count in given_up.items():
             text = "The Step gives up %d events that wait on %s, as its annotation says"
-            log.warning(text, count, topic, extra={"app": key.namespace, "step": key.name})
+            log.warning(text, count, topic, extra=key.bound)
         left = {topic: count for topic, count in waiting.items() if topic not in discards}
         if not left:
             self._edited.pop(key, None)
@@ -265,7 +265,7 @@ class Broker:
                 return True
             return not _say_removed(stream.name, await subscriptions.let_go(self._js, stream.name, key.name)).kept
         except errors.BrokerError as error:
-            log.debug("Could not let go of consumers: %s", error, extra={"app": key.namespace, "step": key.name})
+            log.debug("Could not let go of consumers: %s", error, extra=key.bound)
             return False
 
     async def _ensure_stream(self, js: JetStream, stream: AppStream, adopt: str) -> None:
@@ -365,7 +365,7 @@ class Broker:
             self._look_again(key)
 
     def _lost(self, key: Key, held: Held, what: str) -> None:
-        log.warning("The Step's %s has vanished; making it again", what, extra={"app": key[0], "step": key[1]})
+        log.warning("The Step's %s has vanished; making it again", what, extra=key.bound)
         held.digest = ""
         self._streams.pop(held.stream, None)
         self._look_again(key)

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from bema.contract import apps, names
 from bema_operator import facts, kinds, ownership
 from bema_operator.facts import Key
-
-Object = Mapping[str, Any]
-Place = tuple[str, str]
-"""Namespace and name of an object."""
+from bema_operator.objects import Object, Place
 
 _OURS = (kinds.STEP, kinds.APP)
 """Kinds that are kept as they are, and belong to nobody."""

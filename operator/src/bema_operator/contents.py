@@ -21,11 +21,9 @@ from bema.clusters import watches
 from bema.clusters.watches import Type
 from bema_operator import kinds, kube
 from bema_operator.facts import Key
+from bema_operator.objects import Place
 
 log = logging.getLogger(__name__)
-
-Place = tuple[str, str]
-"""Namespace and name of a ConfigMap."""
 
 ABSENT = "-"
 """The digest of a ConfigMap that is not there."""

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from bema.contract import names
 from bema.contract.statuses import Condition, ConditionStatus, ConditionType, Reason
 from bema_operator import kinds, kube, reasons, statuses
-from bema_operator.facts import Object, Subject
+from bema_operator.facts import Subject
+from bema_operator.objects import Object
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from bema.clusters import calls
@@ -10,11 +10,10 @@ from bema.clusters.calls import Access
 from bema.clusters.errors import Conflict, Expired, Gone, KubeError, Refused, Unavailable
 from bema.contract import names
 from bema_operator import kinds, metrics
+from bema_operator.objects import Object
 from bema_operator.settings import VERSION
 
 __all__ = ["Access", "Conflict", "Expired", "Gone", "Kube", "KubeError", "Refused", "Unavailable", "access"]
-
-Object = Mapping[str, Any]
 
 POOL = 32
 

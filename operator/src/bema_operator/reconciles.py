@@ -32,8 +32,9 @@ from bema_operator import (
     status_writes,
     statuses,
 )
-from bema_operator.facts import Facts, Key, Object, Problem, Subject
+from bema_operator.facts import Facts, Key, Problem, Subject
 from bema_operator.manifests import parts
+from bema_operator.objects import Object
 from bema_operator.plans import Plan
 from bema_operator.settings import Settings
 
@@ -119,7 +120,7 @@ class Reconciler:
                 return await self._settle(await self._observe(found))
             except StepGone as error:
                 # Its own event, or our next list, says so too.
-                log.debug("Left alone: %s", error, extra=_bound(key))
+                log.debug("Left alone: %s", error, extra=key.bound)
                 return None
             except Exception as error:
                 self._measures.errors.labels(type(error).__name__).inc()
@@ -275,7 +276,7 @@ class Reconciler:
         self._cache.put(kind, written)
         if kind is kinds.DEPLOYMENT:
             self._unready[subject.key] = self._clock()
-        log.info("%s %s %s", verb, kind.name, manifest["metadata"]["name"], extra=_bound(subject.key))
+        log.info("%s %s %s", verb, kind.name, manifest["metadata"]["name"], extra=subject.key.bound)
 
     async def _make(self, subject: Subject, manifest: Object) -> bool:
         """Make a child that we do not know; whether it was made: its name must be free or ours. When the child was
@@ -309,7 +310,7 @@ class Reconciler:
         if "because it is being terminated" in str(error):
             # The namespace goes, and takes the Step with it.
             raise StepGone(f"{seen.subject.key}: its namespace is being deleted") from error
-        log.warning("The API server refuses: %s", error, extra=_bound(seen.subject.key))
+        log.warning("The API server refuses: %s", error, extra=seen.subject.key.bound)
         reason = statuses.refusal_reason(str(error))
         return self._with_children(seen).with_(refused=Problem(reason, str(error)))
 
@@ -323,7 +324,7 @@ class Reconciler:
         gone = [child for child in seen.surplus if _is_managed(child)]
         for child in gone:
             await self._api.delete(_kind(child), child)
-            log.info("Deleted %s %s", child["kind"], child["metadata"]["name"], extra=_bound(seen.subject.key))
+            log.info("Deleted %s %s", child["kind"], child["metadata"]["name"], extra=seen.subject.key.bound)
         surplus = {facts.identity(child) for child in seen.surplus}
         return seen.with_(children=[child for child in seen.children if facts.identity(child) not in surplus])
 
@@ -375,8 +376,3 @@ def _is_orphan(found: Object, step: str) -> bool:
     labels: dict[str, Any] = found["metadata"].get("labels", {})
     ours = labels.get(names.LABEL_MANAGED_BY) == parts.MANAGED_BY and labels.get(names.LABEL_STEP) == step
     return ours and not found["metadata"].get("ownerReferences")
-
-
-def _bound(key: Key) -> dict[str, str]:
-    """What every sentence about a Step carries."""
-    return {"app": key.namespace, "step": key.name}

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from bema.contract import names
 from bema_operator import kinds
-from bema_operator.facts import Facts, Key, Object
+from bema_operator.facts import Facts, Key
+from bema_operator.objects import Object
 
 LIMIT = 10
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from bema.contract.statuses import AppStatus, StepStatus
 from bema_operator import caches, events, kube, schemas
-from bema_operator.facts import Object, Subject
+from bema_operator.facts import Subject
+from bema_operator.objects import Object
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,7 @@ class Writer:
             return
         self._cache.put(subject.kind, written)
         ready = status.conditions[0]
-        log.debug(
-            "Ready=%s (%s)", ready.status, ready.reason, extra={"app": subject.key.namespace, "step": subject.key.name}
-        )
+        log.debug("Ready=%s (%s)", ready.status, ready.reason, extra=subject.key.bound)
         await self._events.tell(subject, ready)
 
     async def _apply(self, subject: Subject, status: Object) -> Any:

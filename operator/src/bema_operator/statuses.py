@@ -11,8 +11,9 @@ from typing import Any
 from bema.contract import statuses
 from bema.contract.statuses import Condition, ConditionStatus, ConditionType, Reason, StepStatus
 from bema_operator import reasons
-from bema_operator.facts import Facts, Object, Problem, Rollout, Subject
+from bema_operator.facts import Facts, Problem, Rollout, Subject
 from bema_operator.manifests import parts, services
+from bema_operator.objects import Object
 
 MESSAGE_LIMIT = 4096
 LOSS_SECONDS = 24 * 3600.0

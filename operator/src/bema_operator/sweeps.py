@@ -155,5 +155,5 @@ class Orphans:
         log.info(
             "Removed the consumer of a Step that is gone; it still held %d events",
             state.backlog,
-            extra={"app": app.namespace, "step": admin.step_of(state)},
+            extra=Key(app.namespace, str(admin.step_of(state))).bound,
         )
