@@ -79,10 +79,10 @@ class Operator:
             self.cache,
             api,
             self.broker,
+            contents=self.contents,
             measures=self.measures,
             clock=clock,
             time=now,
-            held=self.contents,
         )
         self.lease = _lease(options, found, clock)
         if self.lease is not None:

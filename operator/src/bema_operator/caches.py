@@ -89,6 +89,9 @@ class Cache:
         """The namespaces that have Steps."""
         return set(self._apps)
 
+    def has_steps(self, namespace: str) -> bool:
+        return namespace in self._apps
+
     def steps_of(self, namespace: str) -> list[Key]:
         return [Key(namespace, name) for name in self._apps.get(namespace, ())]
 

@@ -18,7 +18,6 @@ from bema_operator import (
     apps,
     brokers,
     caches,
-    contents,
     decisions,
     events,
     facts,
@@ -32,6 +31,7 @@ from bema_operator import (
     status_writes,
     statuses,
 )
+from bema_operator.contents import Contents
 from bema_operator.facts import Facts, Key, Problem, Subject
 from bema_operator.manifests import parts
 from bema_operator.objects import Object
@@ -85,18 +85,18 @@ class Reconciler:
         api: kube.Kube,
         broker: brokers.Broker,
         *,
+        contents: Contents,
         measures: metrics.Metrics,
         clock: Callable[[], float],
         time: Callable[[], str],
-        held: contents.Contents | None = None,
     ) -> None:
-        """`held`: what ConfigMaps hold. `clock` gives seconds for durations, `time` the time of day as RFC 3339."""
+        """`contents`: what ConfigMaps hold. `clock` gives seconds for durations, `time` the time of day as RFC 3339."""
         self._settings = settings
         self._cache = cache
         self._api = api
         self._broker = broker
         self._measures = measures
-        self._contents = held or contents.Contents(api, settings.namespace, look_at=lambda key: None, hear=lambda: None)
+        self._contents = contents
         self._clock = clock
         self._time = time
         self._events = events.Events(api, clock=clock, time=time)
@@ -133,7 +133,7 @@ class Reconciler:
         self._plans.pop(key, None)
         self._unready.pop(key, None)
         self._turns.done(key)
-        if key.namespace not in self._cache.apps():
+        if not self._cache.has_steps(key.namespace):
             # The next namespace of this name may be another one.
             self._namespaces.pop(key.namespace, None)
 
@@ -157,11 +157,11 @@ class Reconciler:
     async def _plan(self, subject: Subject, found: Object) -> Plan:
         namespace_uid = await self._namespace_uid(subject.key.namespace)
         app = self._cache.app(subject.key.namespace)
-        held = await self._contents.digest(subject.key, plans.restarts_on(found))
-        now = _Generations(subject.uid, subject.generation, *apps.identity(app), held)
+        digest = await self._contents.digest(subject.key, plans.restarts_on(found))
+        now = _Generations(subject.uid, subject.generation, *apps.identity(app), digest)
         before, plan = self._plans.get(subject.key, (None, Plan()))
         if before != now:
-            plan = plans.plan(found, namespace_uid, self._settings, plans.app_plan(app), held)
+            plan = plans.plan(found, namespace_uid, self._settings, plans.app_plan(app), digest)
             self._plans[subject.key] = (now, plan)
             if len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
@@ -222,15 +222,15 @@ class Reconciler:
         raise NeverSettled(f"{seen.subject.key}: no end after {ROUNDS} rounds; the last action was {action}")
 
     async def _subscribe(self, seen: Facts) -> Facts:
-        key, binding = seen.subject.key, seen.binding
-        if binding is None:
-            raise NeverSettled(f"{key}: expected a Binding, found none")
+        key, binding, stream = seen.subject.key, seen.binding, seen.stream
+        if binding is None or stream is None:
+            raise NeverSettled(f"{key}: expected a Binding and a stream, found none")
         discards, others = seen.subject.discards, self._others(key)
-        subscription = await self._broker.ensure(key, binding, stream=seen.stream, discards=discards, others=others)
+        subscription = await self._broker.ensure(key, binding, stream=stream, others=others, discards=discards)
         if subscription.problem is not None and subscription.problem.reason is Reason.APP_STREAM_OWNED:
             adopt = await self._adopted(key.namespace)
             subscription = await self._broker.ensure(
-                key, binding, stream=seen.stream, discards=discards, adopt=adopt, others=others
+                key, binding, stream=stream, others=others, discards=discards, adopt=adopt
             )
         found = seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, binding))
         await self._note_loss(found)
