@@ -12,7 +12,7 @@ import typer
 from bema.contract import names
 from bema.contract.statuses import ConditionType, Reason
 from bema_cli.application import app
-from bema_operator import events, settings
+from bema_operator import reasons, settings
 from bema_operator.metrics import Metrics as OperatorMetrics
 from bema_operator.settings import Settings
 from bema_runtime.metrics import Metrics as RuntimeMetrics
@@ -42,10 +42,10 @@ def _conditions() -> Iterator[str]:
     yield _table(("type", "when `True`"), ((_code(item), types[item.name]) for item in ConditionType))
     yield "## Reasons\n"
     yield "Why a condition is as it is. One that keeps a Step from being ready and is marked is an Event, too.\n"
-    reasons = docstrings.under(Reason)
+    words = docstrings.under(Reason)
     yield _table(
         ("reason", "Event", "what it means"),
-        ((_code(item), "yes" if item in events.TO_ACT_UPON else "", reasons[item.name]) for item in Reason),
+        ((_code(item), "yes" if item in reasons.TO_ACT_UPON else "", words[item.name]) for item in Reason),
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import pytest
 
+from tests.support.spaces import Space
 from tools import installs, kind_clusters
 from tools.cluster import clusters
 from tools.kubernetes import Kubernetes
@@ -15,6 +18,8 @@ from tools.kubernetes import Kubernetes
 KIND = os.environ.get("CLUSTER") == "kind"
 NAME = os.environ.get("BEMA_E2E_CLUSTER") or "e2e"
 """The cluster's name: two worktrees of one machine do not share one."""
+NUMBERS = itertools.count(1)
+RUN = format(int(time.time()) % 36**4, "x")
 
 collect_ignore = ["test_cluster.py", "test_nodes.py"] if KIND else []
 """What is about the clusters of `tools.cluster`."""
@@ -35,6 +40,17 @@ def installed(cluster: Kubernetes) -> Kubernetes:
     cluster.verify()
     installs.install(cluster)
     return cluster
+
+
+@pytest.fixture
+def space(installed: Kubernetes) -> Iterator[Space]:
+    """A namespace of a test's own, which enforces the restricted Pod Security Standard."""
+    name = f"op-{RUN}-{next(NUMBERS)}"
+    installed.kubectl("create", "namespace", name)
+    installed.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    installs.let_in(installed, name)
+    yield Space(installed, name)
+    installed.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,7 +16,7 @@ from bema.contract import names, retentions
 from bema.contract.retentions import Quota
 from bema.ports import connections
 from bema.ports.jetstream import JetStream
-from tests.support import diffs, kstatuses, spaces, waits
+from tests.support import diffs, kstatuses, operators, spaces, waits
 from tests.support.kstatuses import Result
 from tools import installs
 from tools.cluster import errors, paths
@@ -292,11 +292,10 @@ def test_more_copies_than_there_are_servers_are_refused_by_the_app_and_its_steps
 
 
 def test_an_operator_without_the_crd_of_apps_serves_steps(space: Space) -> None:
-    where = ("-n", installs.SYSTEM)
     file = str(paths.REPOSITORY / "crds/apps.yaml")
 
     def log() -> str:
-        return space.cluster.kubectl(*where, "logs", "deployment/bema-operator")
+        return operators.log(space.cluster)
 
     space.apply(app(defaults={"concurrency": 3}), step("orders"))
     space.wait_reason("orders", "Available")

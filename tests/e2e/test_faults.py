@@ -20,7 +20,7 @@ from bema.clusters import watches
 from bema.contract import names
 from bema.ports import connections
 from bema.ports.jetstream import JetStream
-from bema_operator import leases, reconciles
+from bema_operator import leases, status_writes
 from tests.support import api_proxies, operators, waits
 from tests.support.operators import Stage
 from tests.support.spaces import API, EVENT, Space, step
@@ -181,7 +181,7 @@ def test_a_crd_that_is_older_than_the_operator_is_named_and_costs_no_status(play
             waits.until_sync(
                 lambda: advice not in space.condition("orders")["message"],
                 "the status to be whole",
-                timeout=reconciles.REFUSED_AGAIN + 20,
+                timeout=status_writes.AGAIN + 20,
             )
             assert (space.get("step", "orders") or {})["status"]["trigger"] == "order.created"
 

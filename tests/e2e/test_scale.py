@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bema.clusters import watches
-from bema.clusters.errors import Expired, Gone
+from bema.clusters.errors import Expired
 from bema.contract import names
 from bema_operator import kinds
 from bench import scale
@@ -158,11 +158,7 @@ async def test_a_watch_tells_every_change_and_says_when_its_place_is_forgotten()
 
 
 async def exists(place: scale.World, kind: kinds.Kind, metadata: scale.Object) -> bool:
-    try:
-        await place.api.get(kind, metadata["name"], metadata["namespace"])
-    except Gone:
-        return False
-    return True
+    return await place.api.uid(kind, metadata["name"], metadata["namespace"]) is not None
 
 
 def images(found: scale.Object) -> list[str]:

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.support import waits
 from tests.support.spaces import EVENT, Space, step
-from tools import installs
-from tools.kubernetes import Kubernetes
 
 pytestmark = pytest.mark.e2e
-
-NUMBERS = itertools.count(1)
-RUN = format(int(time.time()) % 36**4, "x")
-
-
-@pytest.fixture
-def space(installed: Kubernetes) -> Iterator[Space]:
-    name = f"scale-{RUN}-{next(NUMBERS)}"
-    installed.kubectl("create", "namespace", name)
-    installs.let_in(installed, name)
-    yield Space(installed, name)
-    installed.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def autoscaler(name: str, target: dict[str, str], least: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from bema_operator.brokers import Broker
 from bema_operator.facts import Key, Subscription
 from bema_operator.metrics import Metrics
 from bema_operator.settings import Settings
-from tests.support import clusters, devs, waits
+from tests.support import clusters, devs, operator_parts, waits
 from tests.support.brokers import NatsServer
 
 KEY = Key("shop", "work")
@@ -36,10 +36,10 @@ class Place:
             Step(name=KEY.name, spec=spec), Owner(namespace="shop", namespace_uid="n"), settings.as_installation()
         )
 
-    async def ensure(self, replicas: int) -> Subscription:
+    async def ensure(self, replicas: int, key: Key = KEY) -> Subscription:
         """As for a Step whose App asks for so many copies."""
         stream = self.binding.stream.model_copy(update={"replicas": replicas})
-        return await self.broker.ensure(KEY, self.binding, stream=stream)
+        return await operator_parts.ensure(self.broker, key, self.binding, stream=stream)
 
 
 @asynccontextmanager
@@ -90,7 +90,11 @@ async def test_a_stream_that_is_there_serves_on(nats: NatsServer) -> None:
         await place.broker.look()
         assert (await admin.stream_state(js, STREAM)).replicas == 1
         assert place.looked == ["shop"], "it is said once"
+        other = Key("shop", "other")
+        assert (await place.ensure(3, other)).problem is None
         place.broker.forget(KEY)
+        assert place.broker.shortfall("shop"), "somebody is left to make the stream for"
+        place.broker.forget(other)
         assert place.broker.shortfall("shop") == "", "nobody is left to make the stream for"
 
 

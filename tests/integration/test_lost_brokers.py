@@ -18,7 +18,7 @@ from bema_operator import brokers as operator_brokers
 from bema_operator import metrics
 from bema_operator.facts import Key
 from bema_operator.settings import Settings
-from tests.support import waits
+from tests.support import operator_parts, waits
 from tests.support.brokers import NatsServer
 from tests.support.facts import Place
 from tests.support.runtimes import NAMESPACE, App
@@ -105,12 +105,12 @@ async def test_the_operator_is_told_of_another_stream(
     key, binding = Key(NAMESPACE, "slow"), app.binding("slow")
     try:
         await broker.wait_connected(10)
-        first = await broker.ensure(key, binding)
+        first = await operator_parts.ensure(broker, key, binding)
         assert first.created == await admin.stream_created(app.js, app.stream)
         empty(nats)
 
         async def made() -> str:
-            return (await broker.ensure(key, binding)).created if broker.is_connected else ""
+            return (await operator_parts.ensure(broker, key, binding)).created if broker.is_connected else ""
 
         async def another() -> bool:
             return await made() not in ("", first.created)

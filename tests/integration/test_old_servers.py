@@ -15,7 +15,7 @@ from bema_operator import brokers as operator_brokers
 from bema_operator import metrics
 from bema_operator.facts import Key
 from bema_operator.settings import Settings
-from tests.support import brokers, waits
+from tests.support import brokers, operator_parts, waits
 from tests.support.brokers import NatsServer
 from tests.support.runtimes import App
 from tools import servers
@@ -74,7 +74,7 @@ async def test_by_the_operator_in_a_step_s_status(old: NatsServer, tmp_path: Pat
         broker = operator_brokers.Broker(settings, metrics.Metrics(), lambda key: None)
         running = asyncio.create_task(broker.run())
         await broker.wait_connected(10)
-        found = await broker.ensure(Key("shop", "count"), app.binding("count"))
+        found = await operator_parts.ensure(broker, Key("shop", "count"), app.binding("count"))
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert found.problem is not None

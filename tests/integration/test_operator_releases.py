@@ -21,7 +21,7 @@ from bema_operator.brokers import Broker
 from bema_operator.facts import Key, Subscription
 from bema_operator.metrics import Metrics
 from bema_operator.settings import Settings
-from tests.support import brokers, waits
+from tests.support import brokers, operator_parts, waits
 
 KEY = Key("shop", "work")
 UID = "n-uid"
@@ -34,8 +34,8 @@ CODE = {"entrypoint": "a_step.py", "image": "none"}
 class Api:
     """Knows the namespace, and takes whatever it is given."""
 
-    async def get(self, kind: kinds.Kind, name: str, namespace: str | None = None) -> Any:
-        return {"metadata": {"uid": UID}}
+    async def uid(self, kind: kinds.Kind, name: str, namespace: str | None = None) -> str:
+        return UID
 
     async def apply_status(self, kind: kinds.Kind, namespace: str, name: str, uid: str, status: Any) -> Any:
         return step()
@@ -85,9 +85,9 @@ async def durables(js: JetStream) -> set[str]:
 
 async def test_a_step_that_became_a_noop_while_the_operator_was_away_lets_go(js: JetStream, settings: Settings) -> None:
     async with running(settings) as broker:
-        assert (await broker.ensure(KEY, bound(HEARS, settings=settings))).problem is None
+        assert (await operator_parts.ensure(broker, KEY, bound(HEARS, settings=settings))).problem is None
         assert (
-            await broker.ensure(Key("shop", "other"), bound(PLAIN, settings=settings, name="other"))
+            await operator_parts.ensure(broker, Key("shop", "other"), bound(PLAIN, settings=settings, name="other"))
         ).problem is None
     assert len(await durables(js)) == 10
     async with running(settings) as broker:
@@ -130,9 +130,7 @@ async def test_what_could_not_be_released_is_tried_again(
     cache.put(kinds.STEP, step())
     api: Any = Api()
     async with running(settings) as broker:
-        reconciler = reconciles.Reconciler(
-            settings, cache, api, broker, measures=Metrics(), clock=lambda: 0.0, time=lambda: "2026-01-01T00:00:00Z"
-        )
+        reconciler = operator_parts.reconciler(settings, cache, api, broker, Metrics())
         nats.pause()
         assert await reconciler.reconcile(KEY) == reconciles.LET_GO_AGAIN
         nats.go_on()
@@ -153,7 +151,7 @@ async def test_a_consumer_that_is_still_needed_is_looked_at_again(
         async def let_go() -> bool:
             if not spec:
                 return await broker.release(KEY, UID)
-            found = await broker.ensure(KEY, bound(ANSWERS, settings=settings))
+            found = await operator_parts.ensure(broker, KEY, bound(ANSWERS, settings=settings))
             return found.problem is None and not found.leftovers
 
         assert not await let_go()
@@ -209,11 +207,11 @@ async def test_a_step_goes_on_as_it_was_while_events_wait_that_it_would_hear_no_
     js: JetStream, settings: Settings, before: dict[str, Any], after: dict[str, Any], topics: list[str]
 ) -> None:
     async with running(settings) as broker:
-        assert (await broker.ensure(KEY, bound(before, settings=settings))).problem is None
+        assert (await operator_parts.ensure(broker, KEY, bound(before, settings=settings))).problem is None
         was = await durables(js)
         for topic in topics:
             await send(js, topic, 2)
-        problem = (await broker.ensure(KEY, bound(after, settings=settings))).problem
+        problem = (await operator_parts.ensure(broker, KEY, bound(after, settings=settings))).problem
         assert problem is not None
         assert problem.reason == "BacklogOnRemovedTopic"
         waiting = ", ".join(f"2 events wait on {topic}" for topic in topics)
@@ -229,16 +227,16 @@ async def test_a_step_goes_on_as_it_was_while_events_wait_that_it_would_hear_no_
 
 async def test_what_is_sent_after_the_edit_holds_nothing_up(js: JetStream, settings: Settings) -> None:
     async with running(settings) as broker:
-        await broker.ensure(KEY, bound(THREE, settings=settings))
+        await operator_parts.ensure(broker, KEY, bound(THREE, settings=settings))
         await send(js, "b", 2)
         edited = bound(PLAIN, settings=settings)
-        assert begins(await broker.ensure(KEY, edited)) == "2 events wait on b"
+        assert begins(await operator_parts.ensure(broker, KEY, edited)) == "2 events wait on b"
         await send(js, "b", 3)
         await send(js, "c", 1)
         await settle(settings, "work", 1)
-        assert begins(await broker.ensure(KEY, edited)) == "1 event waits on b"
+        assert begins(await operator_parts.ensure(broker, KEY, edited)) == "1 event waits on b"
         await settle(settings, "work", 1)
-        assert (await broker.ensure(KEY, edited)).problem is None
+        assert (await operator_parts.ensure(broker, KEY, edited)).problem is None
         found = await admin.consumer_info(js, names.stream(KEY.namespace), "work")
         assert found is not None
         assert not any(".b" in subject for subject in admin.filters(found["config"]))
@@ -246,74 +244,74 @@ async def test_what_is_sent_after_the_edit_holds_nothing_up(js: JetStream, setti
 
 async def test_what_is_in_hand_holds_an_edit_up(js: JetStream, settings: Settings) -> None:
     async with running(settings) as broker:
-        await broker.ensure(KEY, bound(BOTH, settings=settings))
+        await operator_parts.ensure(broker, KEY, bound(BOTH, settings=settings))
         await send(js, "b", 2)
         edited = bound(PLAIN, settings=settings)
         async with taken(settings, "work", 2) as messages:
-            assert begins(await broker.ensure(KEY, edited)) == "2 events wait on b"
+            assert begins(await operator_parts.ensure(broker, KEY, edited)) == "2 events wait on b"
             for message in messages:
                 await message.ack_sync()
-        assert (await broker.ensure(KEY, edited)).problem is None
+        assert (await operator_parts.ensure(broker, KEY, edited)).problem is None
 
 
 async def test_events_that_the_step_goes_on_hearing_hold_nothing_up(js: JetStream, settings: Settings) -> None:
     async with running(settings) as broker:
-        await broker.ensure(KEY, bound(BOTH, settings=settings))
+        await operator_parts.ensure(broker, KEY, bound(BOTH, settings=settings))
         await send(js, "a", 2)
-        assert (await broker.ensure(KEY, bound(PLAIN, settings=settings))).problem is None
+        assert (await operator_parts.ensure(broker, KEY, bound(PLAIN, settings=settings))).problem is None
 
 
 async def test_a_partition_that_is_ahead_gives_up_nothing_of_the_others(js: JetStream, settings: Settings) -> None:
     async with running(settings) as broker:
-        await broker.ensure(KEY, bound(IN_ORDER, settings=settings))
+        await operator_parts.ensure(broker, KEY, bound(IN_ORDER, settings=settings))
         await send(js, "b", 2, partition=0)
         await send(js, "b", 1, partition=1)
         edited = bound(PLAIN, settings=settings)
-        assert begins(await broker.ensure(KEY, edited)) == "3 events wait on b"
+        assert begins(await operator_parts.ensure(broker, KEY, edited)) == "3 events wait on b"
         await send(js, "b", 3, partition=1)
         await settle(settings, names.durable("work", 1), 3)
-        assert begins(await broker.ensure(KEY, edited)) == "2 events wait on b"
+        assert begins(await operator_parts.ensure(broker, KEY, edited)) == "2 events wait on b"
         await settle(settings, names.durable("work", 0), 2)
-        assert (await broker.ensure(KEY, edited)).problem is None
+        assert (await operator_parts.ensure(broker, KEY, edited)).problem is None
 
 
 async def test_another_topic_that_is_taken_later_is_counted_from_then_on(js: JetStream, settings: Settings) -> None:
     async with running(settings) as broker:
-        await broker.ensure(KEY, bound(THREE, settings=settings))
+        await operator_parts.ensure(broker, KEY, bound(THREE, settings=settings))
         await send(js, "b", 1)
         without_b = bound({"event": {"topics": ["a", "c"]}}, settings=settings)
-        assert begins(await broker.ensure(KEY, without_b)) == "1 event waits on b"
+        assert begins(await operator_parts.ensure(broker, KEY, without_b)) == "1 event waits on b"
         await send(js, "c", 2)
         await send(js, "b", 1)
         edited = bound(PLAIN, settings=settings)
-        assert begins(await broker.ensure(KEY, edited)) == "1 event waits on b, 2 events wait on c"
+        assert begins(await operator_parts.ensure(broker, KEY, edited)) == "1 event waits on b, 2 events wait on c"
         await send(js, "c", 1)
         await settle(settings, "work", 1)
-        assert begins(await broker.ensure(KEY, edited)) == "2 events wait on c"
+        assert begins(await operator_parts.ensure(broker, KEY, edited)) == "2 events wait on c"
         await settle(settings, "work", 2)
-        assert (await broker.ensure(KEY, edited)).problem is None
+        assert (await operator_parts.ensure(broker, KEY, edited)).problem is None
 
 
 async def test_a_topic_that_was_given_back_meanwhile_is_counted_anew(js: JetStream, settings: Settings) -> None:
     before, edited = bound(BOTH, settings=settings), bound(PLAIN, settings=settings)
     async with running(settings) as broker:
-        await broker.ensure(KEY, before)
+        await operator_parts.ensure(broker, KEY, before)
         await send(js, "b", 1)
-        assert begins(await broker.ensure(KEY, edited)) == "1 event waits on b"
-        assert (await broker.ensure(KEY, before)).problem is None
+        assert begins(await operator_parts.ensure(broker, KEY, edited)) == "1 event waits on b"
+        assert (await operator_parts.ensure(broker, KEY, before)).problem is None
         await settle(settings, "work", 1)
         await send(js, "b", 2)
-        assert begins(await broker.ensure(KEY, edited)) == "2 events wait on b"
+        assert begins(await operator_parts.ensure(broker, KEY, edited)) == "2 events wait on b"
 
 
 async def test_events_that_a_person_gives_up_hold_nothing_up(js: JetStream, settings: Settings) -> None:
     async with running(settings) as broker:
-        await broker.ensure(KEY, bound(IN_ORDER, settings=settings))
+        await operator_parts.ensure(broker, KEY, bound(IN_ORDER, settings=settings))
         await send(js, "b", 1)
         await send(js, "c", 1)
         edited = bound(PLAIN, settings=settings)
-        problem = (await broker.ensure(KEY, edited, discards=frozenset({"b"}))).problem
+        problem = (await operator_parts.ensure(broker, KEY, edited, discards=frozenset({"b"}))).problem
         assert problem is not None
         assert problem.message.startswith("1 event waits on c,")
-        assert (await broker.ensure(KEY, edited, discards=frozenset({"b", "c"}))).problem is None
+        assert (await operator_parts.ensure(broker, KEY, edited, discards=frozenset({"b", "c"}))).problem is None
         assert await durables(js) == {"work"}

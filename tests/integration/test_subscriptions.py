@@ -21,7 +21,7 @@ from bema_operator.brokers import Broker
 from bema_operator.facts import Key
 from bema_operator.metrics import Metrics
 from bema_operator.settings import Settings
-from tests.support import brokers, waits
+from tests.support import brokers, operator_parts, waits
 
 TOPIC = "work"
 ORDERED = {"event": {"topics": [TOPIC], "ordering": {}}}
@@ -206,7 +206,7 @@ async def test_the_operator_counts_the_backlog_of_all_partitions_and_makes_a_los
     try:
         await broker.wait_connected(10)
         key, binding = Key("shop", "work"), bound(ORDERED)
-        assert (await broker.ensure(key, binding)).problem is None
+        assert (await operator_parts.ensure(broker, key, binding)).problem is None
         await publish(js, binding, 30)
         await broker.look()
         assert broker.backlog(key) == 30
@@ -214,7 +214,7 @@ async def test_the_operator_counts_the_backlog_of_all_partitions_and_makes_a_los
         looked_at.clear()
         await broker.look()
         assert looked_at == [key]
-        assert (await broker.ensure(key, binding)).problem is None
+        assert (await operator_parts.ensure(broker, key, binding)).problem is None
         assert len(await admin.consumer_states(js, binding.stream.name)) == 9
         apps = await broker.apps()
         assert {admin.step_of(state) for state in apps[0].consumers.values()} == {"work"}, "all are the Step's"

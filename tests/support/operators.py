@@ -20,6 +20,7 @@ import yaml
 from tests.support import api_proxies, brokers, waits
 from tools import installs, ports
 from tools.cluster.clusters import Cluster
+from tools.kubernetes import Kubernetes
 
 
 class Operator:
@@ -144,3 +145,15 @@ def stage(cluster: Cluster, folder: Path) -> Iterator[Stage]:
         cluster.kubectl(*where, "scale", "deployment/bema-operator", "--replicas=1")
         status = ("rollout", "status", "deployment/bema-operator", "--timeout=60s")
         cluster.kubectl(*where, *status, seconds=70)
+
+
+def restart(cluster: Kubernetes) -> None:
+    """Start the operator that is installed again, and wait until the new one is ready."""
+    where = ("-n", installs.SYSTEM)
+    cluster.kubectl(*where, "rollout", "restart", "deployment/bema-operator")
+    cluster.kubectl(*where, "rollout", "status", "deployment/bema-operator", "--timeout=60s", seconds=70)
+
+
+def log(cluster: Kubernetes) -> str:
+    """What the operator that is installed has said."""
+    return cluster.kubectl("-n", installs.SYSTEM, "logs", "deployment/bema-operator")

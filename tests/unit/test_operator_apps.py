@@ -12,7 +12,19 @@ from bema.clusters.calls import Listed
 from bema.contract import errors
 from bema.contract.retentions import Quota
 from bema.contract.statuses import Reason
-from bema_operator import app_statuses, apps, brokers, caches, janitors, kinds, kube, metrics, plans, watches
+from bema_operator import (
+    app_statuses,
+    apps,
+    brokers,
+    caches,
+    janitors,
+    kinds,
+    kube,
+    metrics,
+    plans,
+    status_writes,
+    watches,
+)
 from bema_operator.app_statuses import AppFacts
 from bema_operator.facts import Key
 from bema_operator.plans import AppPlan, Plan
@@ -151,6 +163,8 @@ class Api:
         self.answers = list(answers)
         self.stored: Any = None
         """The App, for statuses."""
+        self.is_old = False
+        """Whether the CRD of App knows nothing of the storage."""
 
     async def list(self, kind: kinds.Kind, namespace: str | None = None, **query: str) -> Any:
         assert kind is kinds.NAMESPACE
@@ -158,6 +172,8 @@ class Api:
 
     async def apply_status(self, kind: kinds.Kind, namespace: str, name: str, uid: str, status: Any) -> Any:
         assert kind is kinds.APP
+        if self.is_old and "storage" in status:
+            raise kube.Refused(".status.storage: field not declared in schema")
         self.statuses.append(status)
         found = self.stored["metadata"]
         later = {**found, "resourceVersion": str(int(found["resourceVersion"]) + 1)}
@@ -300,6 +316,17 @@ async def test_steps_follow_a_change_of_their_app_and_nothing_else_of_it() -> No
     assert await world.look() == []
 
 
+async def test_what_was_there_when_the_process_began_is_no_change(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    world = World(*STEPS, (kinds.APP, app(1)))
+    world.apps.note_all()
+    assert await world.look() == []
+    assert caplog.messages == []
+    assert [found["steps"] for found in world.api.statuses] == [2]
+    world.cache.put(kinds.APP, app(3))
+    assert await world.look() == [CHARGE, REFUND]
+
+
 async def test_a_status_is_written_when_it_says_something_else() -> None:
     world = World(*STEPS, (kinds.APP, app(1)))
     await world.look()
@@ -313,6 +340,16 @@ async def test_a_status_is_written_when_it_says_something_else() -> None:
     assert not world.apps.note("shop", Quota(used=101, storage=1000)), "less than a percent is not worth a write"
     assert world.apps.note("shop", Quota(used=101, storage=2000))
     assert [found.get("storage") for found in world.api.statuses] == [None, None, "100 of 1000 (10%)"]
+
+
+async def test_a_crd_of_app_that_is_older_is_told_what_it_knows() -> None:
+    world = World(*STEPS, (kinds.APP, app(1)))
+    world.api.stored, world.api.is_old = app(1), True
+    world.apps.note("shop", Quota(used=100, storage=1000))
+    assert await world.apps.reconcile(Key("shop", "app")) == status_writes.AGAIN
+    [written] = world.api.statuses
+    assert (written["steps"], "storage" in written) == (2, False)
+    assert "does not know status.storage" in written["conditions"][0]["message"]
 
 
 async def test_an_app_that_is_not_acted_on_is_an_event() -> None:

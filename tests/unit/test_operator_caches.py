@@ -141,8 +141,10 @@ def test_an_app_is_known_as_long_as_it_has_a_step(cache: caches.Cache) -> None:
     cache.put(kinds.STEP, step(2, "b"))
     cache.put(kinds.STEP, step(3, "a"))
     assert cache.apps() == {"shop"}
+    assert cache.has_steps("shop")
     cache.drop(kinds.STEP, step(4, "a"))
     assert cache.apps() == {"shop"}
     assert not cache.knows(A)
     cache.drop(kinds.STEP, step(5, "b"))
     assert cache.apps() == set()
+    assert not cache.has_steps("shop")

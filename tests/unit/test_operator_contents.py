@@ -61,7 +61,11 @@ class World:
     def __init__(self) -> None:
         self.api: Any = Api()
         self.looked: list[Key] = []
-        self.contents = Contents(self.api, None, look_at=self.looked.append)
+        self.heard = 0
+        self.contents = Contents(self.api, None, look_at=self.looked.append, hear=self._hear)
+
+    def _hear(self) -> None:
+        self.heard += 1
 
     async def watched(self) -> asyncio.Task[None]:
         task = asyncio.create_task(self.contents.run())
@@ -80,7 +84,7 @@ async def test_nothing_is_read_or_watched_for_steps_that_name_nothing(world: Wor
     for _ in range(5):
         # Turns of the loop, in which a watch would begin.
         await asyncio.sleep(0)
-    assert (world.api.reads, world.api.lists) == (Counter(), 0)
+    assert (world.api.reads, world.api.lists, world.heard) == (Counter(), 0, 0)
     task.cancel()
 
 
@@ -177,6 +181,47 @@ async def test_a_watch_goes_on_where_the_one_before_ended_and_begins_anew_where_
     await waits.until(lambda: len(world.api.watches) == 4, "the fourth watch")
     assert world.api.watches == ["list 1", "7", "list 2", "list 3"]
     assert world.looked == [A, A]
+    task.cancel()
+
+
+class Enough(Exception):
+    """So many pauses were made."""
+
+
+async def test_where_every_watch_ends_at_once_there_is_a_pause_after_each(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 5:
+            raise Enough
+
+    await world.contents.digest(A, ["settings"])
+    for _ in range(5):
+        world.api.events.put_nowait(None)
+    monkeypatch.setattr(contents.asyncio, "sleep", pause)
+    with pytest.raises(Enough):
+        async with asyncio.timeout(5):
+            await world.contents.run()
+    assert (len(world.api.watches), pauses) == (5, [contents.BREATH] * 5)
+
+
+async def test_whatever_comes_of_the_watch_is_heard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "PAUSE", 0.0)
+    await world.contents.digest(A, ["settings"])
+    task = await world.watched()
+
+    async def heard_after(event: dict[str, Any] | kube.KubeError | None) -> bool:
+        before = world.heard
+        world.api.events.put_nowait(event)
+        await waits.until(lambda: world.heard > before, f"to hear of {event!r}")
+        return True
+
+    bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}}
+    for event in (bookmark, None, kube.Unavailable("gone")):
+        assert await heard_after(event)
     task.cancel()
 
 

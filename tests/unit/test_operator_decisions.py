@@ -55,7 +55,11 @@ CASES: list[tuple[str, Facts, decisions.Action]] = [
     ("it is a noop", SETTLED.with_(spec=NOOP, wanted=[], children=[]), Report()),
     ("its subscription is unknown", SETTLED.with_(subscription=None), Subscribe()),
     ("its stream belongs to somebody else", SETTLED.with_(subscription=FOREIGN, children=[]), Report()),
-    ("events wait that it is not to hear any more", SETTLED.with_(subscription=HELD_BACK, children=[]), Report()),
+    (
+        "another version or another Step has to do what waits",
+        SETTLED.with_(subscription=HELD_BACK, children=[]),
+        Report(),
+    ),
     ("there is neither a broker nor a workload", SETTLED.with_(subscription=AWAY, children=[]), Report()),
     ("the API server refuses an object", SETTLED.with_(refused=REFUSED, children=[]), Report()),
     ("a name is taken", SETTLED.with_(taken=["Service shop/a"], children=[]), Report()),
@@ -82,6 +86,12 @@ def test_every_row_is_tried_here() -> None:
 def test_a_row_is_not_for_a_settled_step(name: str, facts: Facts, action: decisions.Action) -> None:
     row = next(row for row in decisions.TABLE if row.name == name)
     assert not row.applies(SETTLED)
+
+
+@pytest.mark.parametrize("reason", [Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ADOPTION_WAITS, Reason.TAKEN_OVER])
+def test_a_workload_stays_what_it_is_while_others_have_to_do_what_waits(reason: Reason) -> None:
+    held_back = Subscription(Problem(reason, ""))
+    assert decisions.decide(SETTLED.with_(subscription=held_back, children=[OLDER, EXTRA])) == Report()
 
 
 def test_a_workload_goes_on_without_a_broker() -> None:

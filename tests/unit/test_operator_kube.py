@@ -49,3 +49,24 @@ def test_the_api_servers_sentence_is_kept() -> None:
 )
 def test_paths(path: str, expected: str) -> None:
     assert path == expected
+
+
+class Pages(calls.Client):
+    """Answers a list in three pages."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    async def call(self, method: str, path: str, *, query: Any = None, body: Any = None, content_type: str = "") -> Any:
+        number = len(self.asked) + 1
+        self.asked.append(query)
+        more = {"continue": f"page {number + 1}"} if number < 3 else {}
+        return {"metadata": {"resourceVersion": str(number), **more}, "items": [{"number": number}]}
+
+
+async def test_a_list_is_read_to_its_last_page() -> None:
+    client = Pages()
+    found = await client.listed(kinds.STEP, "shop", labelSelector="a")
+    assert ([item["number"] for item in found.items], found.version) == ([1, 2, 3], "3")
+    assert [query.get("continue") for query in client.asked] == [None, "page 2", "page 3"]
+    assert {(query["limit"], query["labelSelector"]) for query in client.asked} == {(str(calls.PAGE), "a")}

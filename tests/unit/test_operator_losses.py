@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from bema_operator import metrics, reconciles
+from bema_operator import metrics
 from bema_operator.facts import Facts, Key, Subject, Subscription
 from bema_operator.settings import Settings
-
-NOW = "2026-02-02T00:00:00Z"
+from tests.support import operator_parts
 
 
 class Api:
@@ -34,9 +33,7 @@ async def test_once_for_each_stream(caplog: pytest.LogCaptureFixture) -> None:
     nobody: Any = None
     api: Any = Api()
     measures = metrics.Metrics()
-    reconciler = reconciles.Reconciler(
-        Settings(), nobody, api, nobody, measures=measures, clock=lambda: 0.0, time=lambda: NOW
-    )
+    reconciler = operator_parts.reconciler(Settings(), nobody, api, nobody, measures)
     for created in ("2026-02-01T12:00:00.5Z", "2026-02-01T13:00:00.5Z"):
         for step in ("a", "b", "a"):
             await reconciler._note_loss(seen(step, created=created))

@@ -11,15 +11,18 @@ from bema_operator.settings import Settings
 STATE = ConsumerState(pending=2, unacked=1, metadata={"bema.dev/step": "gone"})
 STRANGER = ConsumerState(pending=0, unacked=0, metadata={})
 NAMESPACE = {"metadata": {"uid": "n-uid"}}
+THERE = {"metadata": {"uid": "s-uid"}}
 
 
-class Api:
+class Api(kube.Kube):
     """Answers by path, or raises what is scripted for it."""
 
     def __init__(self, answers: dict[tuple[str, str], Any]) -> None:
         self.answers = answers
+        self.asked: list[tuple[str, str]] = []
 
     async def get(self, kind: kinds.Kind, name: str, namespace: str | None = None) -> Any:
+        self.asked.append((kind.name, name))
         answer = self.answers[kind.name, name]
         if isinstance(answer, Exception):
             raise answer
@@ -97,7 +100,7 @@ async def test_the_consumer_of_a_step_that_stays_gone_is_removed_and_no_other() 
 @pytest.mark.parametrize(
     ("answers", "broker"),
     [
-        pytest.param({**GONE, ("Step", "gone"): {}}, Broker(), id="the Step is there"),
+        pytest.param({**GONE, ("Step", "gone"): THERE}, Broker(), id="the Step is there"),
         pytest.param({**GONE, ("Step", "gone"): kube.Refused("forbidden")}, Broker(), id="the answer is refused"),
         pytest.param({**GONE, ("Step", "gone"): kube.Unavailable("404 page not found")}, Broker(), id="no CRD"),
         pytest.param({**GONE, ("Namespace", "shop"): kube.Gone("")}, Broker(), id="the namespace is gone"),
@@ -160,4 +163,28 @@ async def counted(answers: dict[tuple[str, str], Any], *, cache: caches.Cache | 
 async def test_what_waits_for_its_removal_is_counted() -> None:
     assert await counted(GONE) == {"consumers": 1, "streams": 0}
     assert await counted(NO_NAMESPACE) == {"consumers": 0, "streams": 1}
-    assert await counted({**GONE, ("Step", "gone"): {}}) == {"consumers": 0, "streams": 0}
+    assert await counted({**GONE, ("Step", "gone"): THERE}) == {"consumers": 0, "streams": 0}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param(GONE, id="one that is there"),
+        pytest.param(NO_NAMESPACE, id="one that is gone"),
+    ],
+)
+async def test_a_namespace_is_asked_for_once_in_a_sweep(answers: dict[tuple[str, str], Any]) -> None:
+    """For the stream of one of whose Steps nobody knows and to which nobody has written for long."""
+    api, broker = Api(answers), Broker()
+    orphans = sweeps.Orphans(
+        Settings(),
+        caches.Cache(),
+        api,
+        broker,  # type: ignore[arg-type]
+        measures=metrics.Metrics(),
+        clock=lambda: 0,
+        time=lambda: 60 + Settings().orphan_stream_grace_seconds,
+    )
+    for sweep in (1, 2):
+        await orphans.sweep()
+        assert api.asked.count(("Namespace", "shop")) == sweep

@@ -73,23 +73,24 @@ class Operator:
         self.cache = caches.Cache()
         self.queue = queues.Queue()
         self.broker = brokers.Broker(options, self.measures, self._look_at, look_at_app=self._look_at_app)
-        self.contents = contents.Contents(api, options.namespace, look_at=self._look_at)
+        self.contents = contents.Contents(api, options.namespace, look_at=self._look_at, hear=self._hear_contents)
         self.reconciler = reconciles.Reconciler(
             options,
             self.cache,
             api,
             self.broker,
+            contents=self.contents,
             measures=self.measures,
             clock=clock,
             time=now,
-            held=self.contents,
         )
         self.lease = _lease(options, found, clock)
         if self.lease is not None:
             api.check = self.lease.check
         self.workers = queues.Workers(self.queue, self._reconcile, count=options.workers, clock=clock)
         self.apps = apps.Apps(self.cache, api, self.broker, look_at=self._look_at, clock=clock, time=now)
-        self.app_workers = queues.Workers(queues.Queue(), self.apps.reconcile, count=APP_WORKERS, clock=clock)
+        self.app_queue = queues.Queue()
+        self.app_workers = queues.Workers(self.app_queue, self._reconcile_app, count=APP_WORKERS, clock=clock)
         self.watches = watches.Watches(options, self.cache, api, news=self._news, clock=clock)
         self.orphans = sweeps.Orphans(options, self.cache, api, self.broker, measures=self.measures, clock=clock)
         self.janitors = janitors.Janitors(
@@ -111,16 +112,20 @@ class Operator:
             # An App says how many Steps there are.
             self._look_at_app(key.namespace)
 
+    def _hear_contents(self) -> None:
+        self.watches.ear.hear("the ConfigMaps that Steps name")
+
     def _swept(self, namespace: str, quota: Quota) -> None:
         if self.apps.note(namespace, quota):
             self._look_at_app(namespace)
 
     def alive(self) -> list[str]:
         """Why the process should be started again. Not because of an API server that is away: that would not help."""
-        problems = [f"no word of {plural} for {watches.DEAF_SECONDS:g} s" for plural in self.watches.ear.deaf()]
-        age = self.queue.age(self._clock())
-        if age > STUCK_SECONDS:
-            problems.append(f"the queue has not moved for {age:.0f} s")
+        problems = [f"no word of {what} for {watches.DEAF_SECONDS:g} s" for what in self.watches.ear.deaf()]
+        for what, queue in (("Steps", self.queue), ("Apps", self.app_queue)):
+            age = queue.age(self._clock())
+            if age > STUCK_SECONDS:
+                problems.append(f"the queue of {what} has not moved for {age:.0f} s")
         return problems if self.is_filled else []
 
     def ready(self) -> list[str]:
@@ -149,6 +154,7 @@ class Operator:
     async def _act(self) -> None:
         """Fill the cache, then work until cancelled."""
         await self.watches.fill()
+        self.apps.note_all()
         self.is_filled = True
         log.info("Serving %d Steps", len(self.cache))
         async with asyncio.TaskGroup() as group:
@@ -163,6 +169,10 @@ class Operator:
     async def _reconcile(self, key: Key) -> float | None:
         self._may_act()
         return await self.reconciler.reconcile(key)
+
+    async def _reconcile_app(self, key: Key) -> float | None:
+        self._may_act()
+        return await self.apps.reconcile(key)
 
     def _parts(self) -> list[Coroutine[Any, Any, None]]:
         options = self.options
@@ -183,6 +193,7 @@ class Operator:
         await self.workers.run()
 
     async def _look_at_backlogs(self) -> None:
+        self._may_act()
         if self.broker.is_connected:
             await self.broker.look()
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from bema.contract import apps
 from bema.contract.retentions import Quota
-from bema_operator import app_statuses, brokers, caches, events, kinds, kube, plans, statuses
+from bema_operator import app_statuses, brokers, caches, events, kinds, kube, plans, status_writes
 from bema_operator.app_statuses import AppFacts
-from bema_operator.facts import Key, Object
+from bema_operator.facts import Key
+from bema_operator.objects import Object
 from bema_operator.plans import AppPlan
 
 log = logging.getLogger(__name__)
@@ -39,11 +39,10 @@ class Apps:
     ) -> None:
         """`clock` gives seconds for durations, `time` the time of day as RFC 3339."""
         self._cache = cache
-        self._api = api
         self._broker = broker
         self._look_at = look_at
         self._time = time
-        self._events = events.Events(api, clock=clock, time=time)
+        self._writer = status_writes.Writer(api, cache, events.Events(api, clock=clock, time=time), clock=clock)
         self._seen: dict[str, tuple[str, int]] = {}
         self._quotas: dict[str, Quota] = {}
 
@@ -59,8 +58,12 @@ class Apps:
             self._quotas[namespace] = quota
         return is_news
 
+    def note_all(self) -> None:
+        """Take the Apps in that are there when the process begins: all Steps are looked at then in any case."""
+        self._seen = {namespace: identity(self._cache.app(namespace)) for namespace in self._cache.with_app()}
+
     async def reconcile(self, key: Key) -> float | None:
-        """See to one App, be it gone. Nothing to come back for."""
+        """See to one App, be it gone. Returns after how many seconds to look again without news, or None."""
         found = self._cache.app(key.namespace)
         if self._seen.get(key.namespace, ("", 0)) != identity(found):
             self._note_change(key.namespace, found)
@@ -68,6 +71,7 @@ class Apps:
             self._seen.pop(key.namespace, None)
         elif "deletionTimestamp" not in found["metadata"]:
             await self._report(found)
+            return status_writes.AGAIN if self._writer.leaves_out else None
         return None
 
     def _note_change(self, namespace: str, found: Object | None) -> None:
@@ -89,13 +93,4 @@ class Apps:
             quota=self._quotas.get(namespace),
             shortfall=self._broker.shortfall(namespace),
         )
-        wanted = app_statuses.status(facts, self._time())
-        if not statuses.differs(wanted, subject.status):
-            return
-        try:
-            written = await self._api.apply_status(kinds.APP, namespace, apps.NAME, subject.uid, wanted.dump())
-        except (kube.Gone, kube.Conflict):
-            # Deleted, or made again, meanwhile: its own event brings it back.
-            return
-        self._cache.put(kinds.APP, written)
-        await self._events.tell(subject, wanted.conditions[0])
+        await self._writer.write(subject, app_statuses.status(facts, self._time()))

@@ -35,7 +35,7 @@ PATIENCE = 5.0
 
 
 @dataclass(slots=True)
-class Held:
+class Known:
     """What we know of one Step at the broker."""
 
     stream: str
@@ -59,17 +59,13 @@ class App:
     state: StreamState | None = None
 
 
-async def _nobody(step: str) -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class Others:
     """What a Step has to know of others of its namespace before it is subscribed."""
 
-    adopters: Sequence[str] = ()
+    adopters: Sequence[str]
     """Steps that say that they take over the place of one of its name."""
-    exists: Callable[[str], Awaitable[bool]] = _nobody
+    exists: Callable[[str], Awaitable[bool]]
     """Whether there is a Step of a name."""
 
 
@@ -99,7 +95,7 @@ class Broker:
         self._look_at_app = look_at_app
         self._js: JetStream | None = None
         self._connected_once = asyncio.Event()
-        self._held: dict[Key, Held] = {}
+        self._known: dict[Key, Known] = {}
         self._unanswered: set[Key] = set()
         self._streams: dict[str, str] = {}
         self._created: dict[str, str] = {}
@@ -136,7 +132,7 @@ class Broker:
         self._away = 0 if is_connected else self._away + 1
         if self._away == PATIENCE:
             log.warning("NATS has been away for %g s; every Step's status says so", PATIENCE)
-            for key in {*self._held, *self._unanswered}:
+            for key in {*self._known, *self._unanswered}:
                 self._look_again(key)
 
     async def wait_connected(self, seconds: float) -> None:
@@ -147,11 +143,11 @@ class Broker:
 
     def _start_afresh(self) -> None:
         """The server may be another one, or empty: believe nothing, and look at every Step again."""
-        keys = {*self._held, *self._unanswered}
+        keys = {*self._known, *self._unanswered}
         self._streams.clear()
         self._unanswered.clear()
-        for held in self._held.values():
-            held.digest = ""
+        for known in self._known.values():
+            known.digest = ""
         for key in keys:
             self._look_again(key)
 
@@ -164,29 +160,27 @@ class Broker:
         key: Key,
         binding: Binding,
         *,
-        stream: AppStream | None = None,
+        stream: AppStream,
+        others: Others,
         discards: frozenset[str] = frozenset(),
         adopt: str = "",
-        others: Others | None = None,
     ) -> Subscription:
         """Make the Step's stream and consumer be there, if that is not known already. Not yet, while events wait that
-        it would hear no more, unless they are of topics in `discards`. `stream`: as the App has it, where that is not
-        as the Binding says. `adopt`: the uid of the namespace before, whose stream is to be taken over. `others`: who
-        may be in the way."""
-        stream = stream or binding.stream
+        it would hear no more, unless they are of topics in `discards`. `stream`: as the App has it, which the Binding
+        does not say. `others`: who may be in the way. `adopt`: the uid of the namespace before, whose stream is to be
+        taken over."""
         digest = _digest(binding, stream)
-        held = self._held.get(key)
+        known = self._known.get(key)
         if self._away >= PATIENCE:
             self._unanswered.add(key)
             return Subscription(self._problem(errors.BrokerUnavailable("not connected")))
-        adopters = others.adopters if others else ()
-        if held is not None and held.digest == digest and not adopters:
+        if known is not None and known.digest == digest and not others.adopters:
             self._edited.pop(key, None)
             return self._subscribed(binding)
         try:
             js = self._connected()
             await self._ensure_stream(js, stream, adopt)
-            in_the_way = await self._in_the_way(js, key, binding, others or Others())
+            in_the_way = await self._in_the_way(js, key, binding, others)
             if in_the_way is not None:
                 return Subscription(in_the_way)
             waiting = await self._unheard(js, key, binding, discards)
@@ -199,11 +193,11 @@ class Broker:
                 self._unanswered.add(key)
             return Subscription(problem)
         durables = [consumer.durable for consumer in binding.consumers]
-        backlog = held.backlog if held else None
+        backlog = known.backlog if known else None
         digest = "" if left.kept else digest
-        self._held[key] = Held(stream=binding.stream.name, durables=durables, digest=digest, backlog=backlog)
+        self._known[key] = Known(stream=binding.stream.name, durables=durables, digest=digest, backlog=backlog)
         if binding.adopts:
-            self._held[key].adopted = await self._adopted(key, binding)
+            self._known[key].adopted = await self._adopted(key, binding)
         return self._subscribed(binding, leftovers=bool(left.kept))
 
     async def _in_the_way(self, js: JetStream, key: Key, binding: Binding, others: Others) -> Problem | None:
@@ -215,8 +209,8 @@ class Broker:
                 return _taken_over(key, adopter)
         if binding.adopts is None:
             return None
-        known = await adoptions.read(js, stream, key.name)
-        is_done = known is not None and known.is_done
+        adoption = await adoptions.read(js, stream, key.name)
+        is_done = adoption is not None and adoption.is_done
         return _waits(key, binding.adopts) if not is_done and await others.exists(binding.adopts) else None
 
     async def _adopted(self, key: Key, binding: Binding) -> str:
@@ -227,8 +221,8 @@ class Broker:
         return f"It has taken over the place of {', '.join(former.step for former in found.formers)}."
 
     def _subscribed(self, binding: Binding, *, leftovers: bool = False) -> Subscription:
-        held = self._held.get(Key(binding.app, binding.step))
-        adopted = held.adopted if held else ""
+        known = self._known.get(Key(binding.app, binding.step))
+        adopted = known.adopted if known else ""
         created = self._created.get(binding.stream.name, "")
         return Subscription(created=created, leftovers=leftovers, adopted=adopted)
 
@@ -243,7 +237,7 @@ class Broker:
         given_up = {topic: count for topic, count in waiting.items() if topic in discards}
         for topic, count in given_up.items():
             text = "The Step gives up %d events that wait on %s, as its annotation says"
-            log.warning(text, count, topic, extra={"app": key.namespace, "step": key.name})
+            log.warning(text, count, topic, extra=key.bound)
         left = {topic: count for topic, count in waiting.items() if topic not in discards}
         if not left:
             self._edited.pop(key, None)
@@ -255,7 +249,7 @@ class Broker:
     async def release(self, key: Key, namespace_uid: str) -> bool:
         """Let go of what a noop had before it was one, whoever knew of it: only in a stream that is ours. Whether
         nothing is left; else it is to be asked again."""
-        self._held.pop(key, None)
+        self._known.pop(key, None)
         owner = Owner(namespace=key.namespace, namespace_uid=namespace_uid)
         stream = bindings.app_stream(owner, self._settings.as_installation())
         if self._js is None or not self.is_connected:
@@ -265,7 +259,7 @@ class Broker:
                 return True
             return not _say_removed(stream.name, await subscriptions.let_go(self._js, stream.name, key.name)).kept
         except errors.BrokerError as error:
-            log.debug("Could not let go of consumers: %s", error, extra={"app": key.namespace, "step": key.name})
+            log.debug("Could not let go of consumers: %s", error, extra=key.bound)
             return False
 
     async def _ensure_stream(self, js: JetStream, stream: AppStream, adopt: str) -> None:
@@ -307,7 +301,9 @@ class Broker:
 
     async def _try_again(self, js: JetStream) -> None:
         """Somebody may have added servers; nobody tells. A stream that is not there is its Steps' to make."""
-        there = {held.stream for held in self._held.values()}
+        if not self._shortfalls:
+            return
+        there = {known.stream for known in self._known.values()}
         for name, shortfall in list(self._shortfalls.items()):
             if name not in there:
                 continue
@@ -320,53 +316,55 @@ class Broker:
 
     def forget(self, key: Key) -> None:
         """The Step is gone. Its consumer stays, for the sweep."""
-        self._held.pop(key, None)
+        self._known.pop(key, None)
         self._edited.pop(key, None)
         self._unanswered.discard(key)
-        if not any(other.namespace == key.namespace for other in self._held):
-            self._shortfalls.pop(names.stream(key.namespace, self._settings.installation), None)
+        name = names.stream(key.namespace, self._settings.installation)
+        if name in self._shortfalls and not any(known.stream == name for known in self._known.values()):
+            del self._shortfalls[name]
 
     def backlog(self, key: Key) -> int | None:
         """Events that wait for a Step, as of the last look; None for a Step without a consumer."""
-        held = self._held.get(key)
-        return held.backlog if held else None
+        known = self._known.get(key)
+        return known.backlog if known else None
 
     async def look(self) -> None:
         """Read the backlogs of all Steps, one request per app, and have those looked at whose backlog has changed or
-        whose stream or consumer is missing. Compare the clocks, too. Raises `BrokerError`."""
+        whose stream or consumer is missing. Compare the clocks, too; and first of all, ask again for copies of streams
+        for which there were too few servers. Raises `BrokerError`."""
         js = self._connected()
+        await self._try_again(js)
         existing = await admin.stream_names(js)
         if existing:
             await admin.hear_clock(js, min(existing))
             now = js.connection.clock.now()
             self._measures.skew.set(now.broker - now.here)
-        await self._try_again(js)
         by_stream: dict[str, list[Key]] = {}
-        for key, held in self._held.items():
-            if held.stream not in existing:
-                self._lost(key, held, "stream")
-            elif held.durables:
-                by_stream.setdefault(held.stream, []).append(key)
+        for key, known in self._known.items():
+            if known.stream not in existing:
+                self._lost(key, known, "stream")
+            elif known.durables:
+                by_stream.setdefault(known.stream, []).append(key)
         for stream, keys in by_stream.items():
             states = await admin.consumer_states(js, stream)
             for key in keys:
                 self._compare(key, states)
 
     def _compare(self, key: Key, states: Mapping[str, ConsumerState]) -> None:
-        held = self._held.get(key)
-        if held is None or not held.durables:
+        known = self._known.get(key)
+        if known is None or not known.durables:
             return
-        backlog = subscriptions.backlog(states, held.durables)
+        backlog = subscriptions.backlog(states, known.durables)
         if backlog is None:
-            self._lost(key, held, "consumer")
-        elif backlog != held.backlog:
-            held.backlog = backlog
+            self._lost(key, known, "consumer")
+        elif backlog != known.backlog:
+            known.backlog = backlog
             self._look_again(key)
 
-    def _lost(self, key: Key, held: Held, what: str) -> None:
-        log.warning("The Step's %s has vanished; making it again", what, extra={"app": key[0], "step": key[1]})
-        held.digest = ""
-        self._streams.pop(held.stream, None)
+    def _lost(self, key: Key, known: Known, what: str) -> None:
+        log.warning("The Step's %s has vanished; making it again", what, extra=key.bound)
+        known.digest = ""
+        self._streams.pop(known.stream, None)
         self._look_again(key)
 
     async def streams(self) -> list[App]:

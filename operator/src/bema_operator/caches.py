@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from bema.contract import apps, names
 from bema_operator import facts, kinds, ownership
 from bema_operator.facts import Key
-
-Object = Mapping[str, Any]
-Place = tuple[str, str]
-"""Namespace and name of an object."""
+from bema_operator.objects import Object, Place
 
 _OURS = (kinds.STEP, kinds.APP)
 """Kinds that are kept as they are, and belong to nobody."""
@@ -94,6 +90,9 @@ class Cache:
         """The namespaces that have Steps."""
         return set(self._apps)
 
+    def has_steps(self, namespace: str) -> bool:
+        return namespace in self._apps
+
     def steps_of(self, namespace: str) -> list[Key]:
         return [Key(namespace, name) for name in self._apps.get(namespace, ())]
 
@@ -105,6 +104,10 @@ class Cache:
         """The App of a namespace."""
         found = self._shelves[kinds.APP.name].objects.get((namespace, apps.NAME))
         return None if found is None else found.unpack()
+
+    def with_app(self) -> list[str]:
+        """The namespaces that have an App."""
+        return [namespace for namespace, name in self._shelves[kinds.APP.name].objects if name == apps.NAME]
 
     def __len__(self) -> int:
         """How many Steps there are."""

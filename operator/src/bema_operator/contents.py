@@ -21,11 +21,9 @@ from bema.clusters import watches
 from bema.clusters.watches import Type
 from bema_operator import kinds, kube
 from bema_operator.facts import Key
+from bema_operator.objects import Place
 
 log = logging.getLogger(__name__)
-
-Place = tuple[str, str]
-"""Namespace and name of a ConfigMap."""
 
 ABSENT = "-"
 """The digest of a ConfigMap that is not there."""
@@ -33,15 +31,27 @@ ABSENT = "-"
 PAUSE = 5.0
 """Seconds before the watch is tried again that was refused or not answered."""
 
+BREATH = 0.2
+"""Seconds between the end of a watch and the next."""
+
 
 class Contents:
     """Digests of the ConfigMaps that Steps name."""
 
-    def __init__(self, api: kube.Kube, namespace: str | None, *, look_at: Callable[[Key], None]) -> None:
-        """`namespace`: the only one that is served; None for all of them."""
+    def __init__(
+        self,
+        api: kube.Kube,
+        namespace: str | None,
+        *,
+        look_at: Callable[[Key], None],
+        hear: Callable[[], None],
+    ) -> None:
+        """`namespace`: the only one that is served; None for all of them. `hear`: something came of the watch, be it
+        that there is none to be had; not called before it is begun."""
         self._api = api
         self._namespace = namespace
         self._look_at = look_at
+        self._hear = hear
         self._places: dict[Key, set[Place]] = {}
         """What each Step names."""
         self._keys: dict[Place, set[Key]] = {}
@@ -93,6 +103,7 @@ class Contents:
         """Watch, once anybody asks for anything, until cancelled."""
         await self._is_wanted.wait()
         while True:
+            self._hear()
             try:
                 version = await self._api.version(kinds.CONFIG_MAP, self._namespace)
                 self._forget_all()
@@ -116,9 +127,13 @@ class Contents:
             async with contextlib.aclosing(events) as found:
                 async for event in found:
                     version = event.version
+                    self._hear()
                     if event.type is not Type.BOOKMARK:
                         metadata = event.object["metadata"]
                         self._heard((metadata["namespace"], metadata["name"]))
+            self._hear()
+            # Also where something ends every watch as soon as it has begun.
+            await asyncio.sleep(BREATH)
 
     def _heard(self, place: Place) -> None:
         keys = self._keys.get(place)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bema.contract.statuses import Reason
+from bema_operator import reasons
 from bema_operator.facts import Facts
 
 
@@ -97,8 +98,7 @@ def has_foreign_stream(facts: Facts) -> bool:
 
 def is_held_back(facts: Facts) -> bool:
     """Its workload stays what it is: only the version before, or another Step, can do what waits."""
-    waits = (Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ADOPTION_WAITS, Reason.TAKEN_OVER)
-    return _subscription_reason(facts) in waits
+    return _subscription_reason(facts) in reasons.HELD_BACK
 
 
 def has_no_broker_and_no_workload(facts: Facts) -> bool:
@@ -148,7 +148,7 @@ TABLE = (
     Row("it is a noop", is_noop, Report()),
     Row("its subscription is unknown", is_not_subscribed, Subscribe()),
     Row("its stream belongs to somebody else", has_foreign_stream, Report()),
-    Row("events wait that it is not to hear any more", is_held_back, Report()),
+    Row("another version or another Step has to do what waits", is_held_back, Report()),
     Row("there is neither a broker nor a workload", has_no_broker_and_no_workload, Report()),
     Row("the API server refuses an object", is_refused, Report()),
     Row("a name is taken", has_name_taken, Report()),

@@ -11,30 +11,12 @@ from collections.abc import Callable
 
 from bema.contract import names
 from bema.contract.statuses import Condition, ConditionStatus, ConditionType, Reason
-from bema_operator import kinds, kube, statuses
-from bema_operator.facts import Object, Subject
+from bema_operator import kinds, kube, reasons, statuses
+from bema_operator.facts import Subject
+from bema_operator.objects import Object
 
 log = logging.getLogger(__name__)
 
-TO_ACT_UPON = frozenset(
-    {
-        Reason.NOT_SUPPORTED,
-        Reason.INVALID_SPEC,
-        Reason.WORKLOAD_UNAVAILABLE,
-        Reason.IMAGE_PULL_FAILED,
-        Reason.CRASH_LOOP,
-        Reason.QUOTA_EXCEEDED,
-        Reason.POD_SECURITY_REFUSED,
-        Reason.UNSCHEDULABLE,
-        Reason.APPLY_REFUSED,
-        Reason.NAME_TAKEN,
-        Reason.BROKER_REFUSED,
-        Reason.TAKEN_OVER,
-        Reason.TOO_FEW_SERVERS,
-        Reason.APP_STREAM_OWNED,
-        Reason.BACKLOG_ON_REMOVED_TOPIC,
-    }
-)
 AGAIN = 600.0
 """Seconds before the same is said of a Step once more: what comes and goes, as a crash loop does, is one thing."""
 MESSAGE_LIMIT = 1024
@@ -52,7 +34,7 @@ class Events:
 
     async def tell(self, subject: Subject, ready: Condition) -> None:
         """Say what keeps a Step from being ready, if it is new and for a person."""
-        if ready.status is ConditionStatus.TRUE or ready.reason not in TO_ACT_UPON or was_so(subject, ready):
+        if ready.status is ConditionStatus.TRUE or ready.reason not in reasons.TO_ACT_UPON or was_so(subject, ready):
             return
         await self.warn(subject, ready.reason, ready.message)
 

@@ -14,8 +14,7 @@ from bema.contract.bindings import AppStream, Binding
 from bema.contract.statuses import UNSEEN_GENERATION, Reason
 from bema.contract.steps import StepSpec
 from bema_operator import kinds, ownership
-
-Object = Mapping[str, Any]
+from bema_operator.objects import Object
 
 CONFIG_MAPS_KEPT = 3
 """The one in use among them."""
@@ -29,6 +28,11 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def bound(self) -> dict[str, str]:
+        """What every sentence about it in the log carries."""
+        return {"app": self.namespace, "step": self.name}
 
 
 @dataclass(frozen=True, slots=True)

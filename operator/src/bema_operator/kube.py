@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from bema.clusters import calls
@@ -10,11 +10,10 @@ from bema.clusters.calls import Access
 from bema.clusters.errors import Conflict, Expired, Gone, KubeError, Refused, Unavailable
 from bema.contract import names
 from bema_operator import kinds, metrics
+from bema_operator.objects import Object
 from bema_operator.settings import VERSION
 
 __all__ = ["Access", "Conflict", "Expired", "Gone", "Kube", "KubeError", "Refused", "Unavailable", "access"]
-
-Object = Mapping[str, Any]
 
 POOL = 32
 
@@ -39,6 +38,15 @@ class Kube(calls.Client):
         self._measures = measures
         self.check: Callable[[], None] = lambda: None
         """Raises when nothing may be written any more."""
+
+    async def uid(self, kind: kinds.Kind, name: str, namespace: str | None = None) -> str | None:
+        """Which object this is; None when the API server says by its name that it does not exist: any other answer
+        that is none, such as that of a CRD that is not there, raises `KubeError`."""
+        try:
+            found = await self.get(kind, name, namespace)
+        except Gone:
+            return None
+        return str(found["metadata"]["uid"])
 
     async def find(self, kind: kinds.Kind, namespace: str, name: str) -> dict[str, Any] | None:
         """One object, with the right to list only; None when it does not exist."""

@@ -18,8 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bema.contract import names
-
-Object = Mapping[str, Any]
+from bema_operator.objects import Object
 
 
 def digest(manifest: Object) -> str:

@@ -3,9 +3,8 @@ App says. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,9 +16,8 @@ from bema.contract.steps import Step, StepSpec
 from bema_operator import kinds
 from bema_operator.facts import Key, Subject
 from bema_operator.manifests import children
+from bema_operator.objects import Object
 from bema_operator.settings import Settings
-
-Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,7 @@ class Workers:
                 str(error) or type(error).__name__,
                 wait,
                 exc_info=None if _is_expected(error) else error,
-                extra={"app": key.namespace, "step": key.name},
+                extra=key.bound,
             )
         else:
             self.queue.done(key, self._clock())

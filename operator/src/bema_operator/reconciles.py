@@ -18,7 +18,6 @@ from bema_operator import (
     apps,
     brokers,
     caches,
-    contents,
     decisions,
     events,
     facts,
@@ -27,13 +26,16 @@ from bema_operator import (
     metrics,
     ownership,
     plans,
+    reasons,
     rollouts,
     scales,
-    schemas,
+    status_writes,
     statuses,
 )
-from bema_operator.facts import Facts, Key, Object, Problem, Subject
+from bema_operator.contents import Contents
+from bema_operator.facts import Facts, Key, Problem, Subject
 from bema_operator.manifests import parts
+from bema_operator.objects import Object
 from bema_operator.plans import Plan
 from bema_operator.settings import Settings
 
@@ -48,8 +50,8 @@ REFUSED_AGAIN = 60.0
 """When to try again what the API server refuses: only somebody else's change can help, such as of a quota."""
 BROKER_AGAIN = 15.0
 """When to ask the broker again that refused or did not answer; a reconnect brings the Step back at once."""
-BACKLOG_AGAIN = 5.0
-"""When to look again whether events are done that a Step is to hear no more: nobody tells."""
+WAITING_AGAIN = 5.0
+"""When to look again whether the events are done, or the Step gone, that a Step waits for: nobody tells."""
 TURN_AGAIN = 2.0
 """When to ask again whether it is a Step's turn to have its pods replaced."""
 LET_GO_AGAIN = 30.0
@@ -84,30 +86,27 @@ class Reconciler:
         api: kube.Kube,
         broker: brokers.Broker,
         *,
+        contents: Contents,
         measures: metrics.Metrics,
         clock: Callable[[], float],
         time: Callable[[], str],
-        held: contents.Contents | None = None,
     ) -> None:
-        """`held`: what ConfigMaps hold. `clock` gives seconds for durations, `time` the time of day as RFC 3339."""
+        """`contents`: what ConfigMaps hold. `clock` gives seconds for durations, `time` the time of day as RFC 3339."""
         self._settings = settings
         self._cache = cache
         self._api = api
         self._broker = broker
         self._measures = measures
-        self._contents = held or contents.Contents(api, settings.namespace, look_at=lambda key: None)
+        self._contents = contents
         self._clock = clock
         self._time = time
         self._events = events.Events(api, clock=clock, time=time)
+        self._writer = status_writes.Writer(api, cache, self._events, clock=clock)
         self._namespaces: dict[str, str] = {}
         self._plans: collections.OrderedDict[Key, tuple[_Generations, Plan]] = collections.OrderedDict()
         """Those of the Steps that were looked at last: a plan takes far more memory than all else about a Step."""
         self._unready: dict[Key, float] = {}
         self._turns = rollouts.Turns()
-        self._undeclared: frozenset[str] = frozenset()
-        """Fields of a status that the CRD does not know, which is older than we are."""
-        self._undeclared_since = 0.0
-        self._undeclared_told: frozenset[str] = frozenset()
         self._lost: set[tuple[str, str]] = set()
         """Apps and the creation times of their new streams whose loss was counted."""
 
@@ -122,7 +121,7 @@ class Reconciler:
                 return await self._settle(await self._observe(found))
             except StepGone as error:
                 # Its own event, or our next list, says so too.
-                log.debug("Left alone: %s", error, extra=_bound(key))
+                log.debug("Left alone: %s", error, extra=key.bound)
                 return None
             except Exception as error:
                 self._measures.errors.labels(type(error).__name__).inc()
@@ -135,7 +134,7 @@ class Reconciler:
         self._plans.pop(key, None)
         self._unready.pop(key, None)
         self._turns.done(key)
-        if key.namespace not in self._cache.apps():
+        if not self._cache.has_steps(key.namespace):
             # The next namespace of this name may be another one.
             self._namespaces.pop(key.namespace, None)
 
@@ -160,11 +159,11 @@ class Reconciler:
     async def _plan(self, subject: Subject, found: Object) -> Plan:
         namespace_uid = await self._namespace_uid(subject.key.namespace)
         app = self._cache.app(subject.key.namespace)
-        held = await self._contents.digest(subject.key, plans.restarts_on(found))
-        now = _Generations(subject.uid, subject.generation, *apps.identity(app), held)
+        digest = await self._contents.digest(subject.key, plans.restarts_on(found))
+        now = _Generations(subject.uid, subject.generation, *apps.identity(app), digest)
         before, plan = self._plans.get(subject.key, (None, Plan()))
         if before != now:
-            plan = plans.plan(found, namespace_uid, self._settings, plans.app_plan(app), held)
+            plan = plans.plan(found, namespace_uid, self._settings, plans.app_plan(app), digest)
             self._plans[subject.key] = (now, plan)
             if len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
@@ -179,11 +178,10 @@ class Reconciler:
 
     async def _namespace_uid(self, namespace: str) -> str:
         if namespace not in self._namespaces:
-            try:
-                found = await self._api.get(kinds.NAMESPACE, namespace)
-            except kube.Gone as error:
-                raise StepGone(f"namespace {namespace} is gone") from error
-            self._namespaces[namespace] = found["metadata"]["uid"]
+            uid = await self._api.uid(kinds.NAMESPACE, namespace)
+            if uid is None:
+                raise StepGone(f"namespace {namespace} is gone")
+            self._namespaces[namespace] = uid
         return self._namespaces[namespace]
 
     async def _adopted(self, namespace: str) -> str:
@@ -219,22 +217,22 @@ class Reconciler:
                     seen = await self._look_at_pods(seen)
                 case decisions.Report():
                     seen = await self._release(seen)
-                    await self._report(seen)
+                    await self._writer.write(seen.subject, statuses.status(seen, self._time()))
                     return self._again(seen)
                 case _:
                     assert_never(action)
         raise NeverSettled(f"{seen.subject.key}: no end after {ROUNDS} rounds; the last action was {action}")
 
     async def _subscribe(self, seen: Facts) -> Facts:
-        key, binding = seen.subject.key, seen.binding
-        if binding is None:
-            raise NeverSettled(f"{key}: expected a Binding, found none")
+        key, binding, stream = seen.subject.key, seen.binding, seen.stream
+        if binding is None or stream is None:
+            raise NeverSettled(f"{key}: expected a Binding and a stream, found none")
         discards, others = seen.subject.discards, self._others(key)
-        subscription = await self._broker.ensure(key, binding, stream=seen.stream, discards=discards, others=others)
+        subscription = await self._broker.ensure(key, binding, stream=stream, others=others, discards=discards)
         if subscription.problem is not None and subscription.problem.reason is Reason.APP_STREAM_OWNED:
             adopt = await self._adopted(key.namespace)
             subscription = await self._broker.ensure(
-                key, binding, stream=seen.stream, discards=discards, adopt=adopt, others=others
+                key, binding, stream=stream, others=others, discards=discards, adopt=adopt
             )
         found = seen.with_(subscription=subscription, backlog=self._backlog(seen.subject, binding))
         await self._note_loss(found)
@@ -242,7 +240,7 @@ class Reconciler:
 
     def _others(self, key: Key) -> brokers.Others:
         async def exists(name: str) -> bool:
-            return await self.step_exists(Key(key.namespace, name))
+            return await self._api.uid(kinds.STEP, name, key.namespace) is not None
 
         return brokers.Others(self._cache.adopters(key), exists)
 
@@ -280,13 +278,14 @@ class Reconciler:
         self._cache.put(kind, written)
         if kind is kinds.DEPLOYMENT:
             self._unready[subject.key] = self._clock()
-        log.info("%s %s %s", verb, kind.name, manifest["metadata"]["name"], extra=_bound(subject.key))
+        log.info("%s %s %s", verb, kind.name, manifest["metadata"]["name"], extra=subject.key.bound)
 
     async def _make(self, subject: Subject, manifest: Object) -> bool:
         """Make a child that we do not know; whether it was made: its name must be free or ours. When the child was
         there before, its Step must still be, or we would fight the garbage collector."""
-        if subject.was_reconciled and not await self.step_exists(subject.key, subject.uid):
-            raise StepGone(f"{subject.key} was deleted meanwhile")
+        key = subject.key
+        if subject.was_reconciled and await self._api.uid(kinds.STEP, key.name, key.namespace) != subject.uid:
+            raise StepGone(f"{key} was deleted meanwhile")
         if _kind(manifest) in kinds.SELECTING:
             # Asks and makes at once: whatever is not ours selects other pods, which is a conflict.
             with contextlib.suppress(kube.Conflict):
@@ -305,14 +304,6 @@ class Reconciler:
         found = await self._api.find(kind, subject.key.namespace, manifest["metadata"]["name"])
         return found is None or facts.owner_uid(found) == subject.uid or _is_orphan(found, subject.key.name)
 
-    async def step_exists(self, key: Key, uid: str | None = None) -> bool:
-        """Whether the API server has the Step; with a uid, this very one."""
-        try:
-            found = await self._api.get(kinds.STEP, key.name, key.namespace)
-        except kube.Gone:
-            return False
-        return uid is None or bool(found["metadata"]["uid"] == uid)
-
     def _with_obstacle(self, seen: Facts, manifest: Object) -> Facts:
         where = f"{manifest['kind']} {seen.subject.key.namespace}/{manifest['metadata']['name']}"
         return self._with_children(seen).with_(taken=[where])
@@ -321,7 +312,7 @@ class Reconciler:
         if "because it is being terminated" in str(error):
             # The namespace goes, and takes the Step with it.
             raise StepGone(f"{seen.subject.key}: its namespace is being deleted") from error
-        log.warning("The API server refuses: %s", error, extra=_bound(seen.subject.key))
+        log.warning("The API server refuses: %s", error, extra=seen.subject.key.bound)
         reason = statuses.refusal_reason(str(error))
         return self._with_children(seen).with_(refused=Problem(reason, str(error)))
 
@@ -335,7 +326,7 @@ class Reconciler:
         gone = [child for child in seen.surplus if _is_managed(child)]
         for child in gone:
             await self._api.delete(_kind(child), child)
-            log.info("Deleted %s %s", child["kind"], child["metadata"]["name"], extra=_bound(seen.subject.key))
+            log.info("Deleted %s %s", child["kind"], child["metadata"]["name"], extra=seen.subject.key.bound)
         surplus = {facts.identity(child) for child in seen.surplus}
         return seen.with_(children=[child for child in seen.children if facts.identity(child) not in surplus])
 
@@ -351,46 +342,12 @@ class Reconciler:
         key = seen.subject.key
         return seen.with_(released=await self._broker.release(key, await self._namespace_uid(key.namespace)))
 
-    async def _report(self, seen: Facts) -> None:
-        wanted = statuses.status(seen, self._time())
-        if self._clock() - self._undeclared_since >= REFUSED_AGAIN:
-            self._undeclared = frozenset()  # somebody may have applied the CRD meanwhile
-        if schemas.without(wanted.dump(), self._undeclared) == seen.subject.status:
-            return
-        key = seen.subject.key
-        try:
-            written = await self._write_status(seen.subject, wanted.dump())
-        except (kube.Gone, kube.Conflict):
-            # Deleted, or made again, meanwhile: its own event brings it back.
-            return
-        self._cache.put(kinds.STEP, written)
-        ready = wanted.conditions[0]
-        log.debug("Ready=%s (%s)", ready.status, ready.reason, extra=_bound(key))
-        await self._events.tell(seen.subject, ready)
-
-    async def _write_status(self, subject: Subject, status: Object) -> Any:
-        """Without what the CRD that is installed does not know."""
-        key = subject.key
-        while True:
-            asked = schemas.without(status, self._undeclared)
-            try:
-                return await self._api.apply_status(kinds.STEP, key.namespace, key.name, subject.uid, asked)
-            except kube.Refused as error:
-                new = schemas.undeclared(str(error)) - self._undeclared
-                if not new:
-                    raise
-                self._undeclared |= new
-                self._undeclared_since = self._clock()
-                if not new <= self._undeclared_told:
-                    self._undeclared_told |= new
-                    log.error(schemas.advice(new))
-
     def _again(self, seen: Facts) -> float | None:
         if seen.refused is not None or seen.taken:
             return REFUSED_AGAIN
         if seen.subscription is not None and seen.subscription.problem is not None:
-            is_held_back = seen.subscription.problem.reason in (Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ADOPTION_WAITS)
-            return BACKLOG_AGAIN if is_held_back else BROKER_AGAIN
+            is_waiting = seen.subscription.problem.reason in reasons.WAITING
+            return WAITING_AGAIN if is_waiting else BROKER_AGAIN
         if seen.rollout is not None and not seen.rollout.is_done:
             waited = self._clock() - self._unready.get(seen.subject.key, self._clock())
             return min(max(PATIENCE, waited / 2), LONGEST_PAUSE)
@@ -398,8 +355,8 @@ class Reconciler:
             return TURN_AGAIN
         if not seen.released or (seen.subscription is not None and seen.subscription.leftovers):
             return LET_GO_AGAIN
-        if self._undeclared:
-            return REFUSED_AGAIN
+        if self._writer.leaves_out:
+            return status_writes.AGAIN
         return statuses.told_for(seen, self._time()) or None
 
 
@@ -421,8 +378,3 @@ def _is_orphan(found: Object, step: str) -> bool:
     labels: dict[str, Any] = found["metadata"].get("labels", {})
     ours = labels.get(names.LABEL_MANAGED_BY) == parts.MANAGED_BY and labels.get(names.LABEL_STEP) == step
     return ours and not found["metadata"].get("ownerReferences")
-
-
-def _bound(key: Key) -> dict[str, str]:
-    """What every sentence about a Step carries."""
-    return {"app": key.namespace, "step": key.name}

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from bema.contract import names
 from bema_operator import kinds
-from bema_operator.facts import Facts, Key, Object, pods_of
+from bema_operator.facts import Facts, Key, pods_of
+from bema_operator.objects import Object
 
 LIMIT = 10
 

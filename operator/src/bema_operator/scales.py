@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from bema.contract.steps import StepSpec
 from bema_operator import facts, kinds, ownership
-from bema_operator.facts import Object
+from bema_operator.objects import Object
 
 
 def leave(wanted: Sequence[Object], children: Sequence[Object], spec: StepSpec | None) -> Sequence[Object]:

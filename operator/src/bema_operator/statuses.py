@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bema.contract import statuses
-from bema.contract.statuses import AppStatus, Condition, ConditionStatus, ConditionType, Reason, StepStatus
-from bema_operator.facts import Facts, Object, Problem, Rollout, Subject
+from bema.contract.statuses import Condition, ConditionStatus, ConditionType, Reason, StepStatus
+from bema_operator import reasons
+from bema_operator.facts import Facts, Problem, Rollout, Subject
 from bema_operator.manifests import parts, services
+from bema_operator.objects import Object
 
 MESSAGE_LIMIT = 4096
 LOSS_SECONDS = 24 * 3600.0
@@ -86,11 +88,6 @@ def condition(subject: Subject, type_: ConditionType, verdict: Verdict, now: str
 def shortened(text: str, limit: int) -> str:
     """A text of at most so many characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def differs(wanted: StepStatus | AppStatus, found: Object) -> bool:
-    """Whether a status has to be written."""
-    return wanted.dump() != found
 
 
 def was_unready(subject: Subject) -> bool:
@@ -251,11 +248,6 @@ def _progressing(facts: Facts, workload: Verdict) -> Verdict:
     return Verdict(ConditionStatus.TRUE, Reason.ROLLING_OUT, _counts(rollout) if rollout else workload.message)
 
 
-_BY_ITSELF = frozenset(
-    {Reason.BROKER_UNAVAILABLE, Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ADOPTION_WAITS, Reason.ROLLING_OUT}
-)
-"""What passes without anybody's doing."""
-
 _FALLEN = frozenset({Reason.IMAGE_PULL_FAILED, Reason.CRASH_LOOP, Reason.QUOTA_EXCEEDED, Reason.POD_SECURITY_REFUSED})
 """What does not pass once a rollout has ended. During one, older pods may make room, and Kubernetes has a deadline. A
 pod that is not scheduled may wait for another node, one that is not ready for its broker."""
@@ -273,7 +265,7 @@ def _stalled(facts: Facts, workload: Verdict, subscription: Verdict) -> Verdict 
     # Without a broker, pods may crash for that alone.
     is_stuck = _not_applied(facts) is not None or (subscription.is_true and _is_stuck(facts.rollout, workload))
     for part, counts in ((subscription, True), (workload, is_stuck)):
-        if counts and not part.is_true and part.reason not in _BY_ITSELF:
+        if counts and not part.is_true and part.reason not in reasons.BY_ITSELF:
             return _yes(part.reason, part.message)
     return None
 
@@ -294,8 +286,8 @@ def _creating(pods: Iterable[Object]) -> str:
     """A pod whose containers are not made yet: for a second, or for ever when something that it mounts is missing."""
     for pod in _newest_first(pods):
         containers = (*_of(pod, "initContainerStatuses"), *_of(pod, "containerStatuses"))
-        reasons = [container.get("state", {}).get("waiting", {}).get("reason") for container in containers]
-        if reasons and all(reason in _NOT_MADE for reason in reasons):
+        causes = [container.get("state", {}).get("waiting", {}).get("reason") for container in containers]
+        if causes and all(cause in _NOT_MADE for cause in causes):
             name = pod["metadata"]["name"]
             return f" Pod {name} waits for its containers to be made; `kubectl describe pod {name}` says why."
     return ""

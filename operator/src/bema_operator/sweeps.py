@@ -36,23 +36,9 @@ async def every(seconds: float, act: Callable[[], Awaitable[None]], *, what: str
 async def namespaces(api: kube.Kube, settings: Settings) -> dict[str, str]:
     """The namespaces that are served, and their uids: as many requests for thousands of them as for one."""
     if settings.namespace is not None:
-        try:
-            found = await api.get(kinds.NAMESPACE, settings.namespace)
-        except kube.Gone:
-            return {}
-        return {settings.namespace: found["metadata"]["uid"]}
+        uid = await api.uid(kinds.NAMESPACE, settings.namespace)
+        return {} if uid is None else {settings.namespace: uid}
     return {item["metadata"]["name"]: item["metadata"]["uid"] for item in await api.list(kinds.NAMESPACE)}
-
-
-async def is_ours(app: brokers.App, api: kube.Kube, settings: Settings) -> bool:
-    """Whether the stream is of a namespace of this cluster: two clusters may share a broker."""
-    if settings.namespace not in (None, app.namespace):
-        return False
-    try:
-        found = await api.get(kinds.NAMESPACE, app.namespace)
-    except kube.Gone:
-        return False
-    return bool(found["metadata"]["uid"] == app.namespace_uid)
 
 
 @dataclass(slots=True)
@@ -89,6 +75,8 @@ class Orphans:
         self._clock = clock
         self._time = time
         self._suspicions: dict[tuple[str, str], Suspicion] = {}
+        self._uids: dict[str, str | None] = {}
+        """Of the namespaces that this sweep has asked for."""
 
     @property
     def pause(self) -> float:
@@ -98,31 +86,38 @@ class Orphans:
         suspects: set[tuple[str, str]] = set()
         left = 0
         known = self._cache.apps()
+        self._uids.clear()
         for app in await self._broker.apps():
             orphans = {durable: state for durable, state in app.consumers.items() if self._is_unknown(app, state)}
             if await self._is_abandoned(app):
                 await self._remove_stream(app)
                 continue
             left += app.namespace not in known and await self._is_left(app)
-            if not orphans or not await is_ours(app, self._api, self._settings):
+            if not orphans or not await self._is_ours(app):
                 continue
             for durable, state in orphans.items():
-                if await self._is_gone(Key(app.namespace, str(admin.step_of(state)))):
+                if await self._api.uid(kinds.STEP, str(admin.step_of(state)), app.namespace) is None:
                     suspects.add((app.stream, durable))
                     await self._suspect(app, durable, state)
         self._suspicions = {place: found for place, found in self._suspicions.items() if place in suspects}
         self._measures.orphans.labels("consumers").set(len(self._suspicions))
         self._measures.orphans.labels("streams").set(left)
 
+    async def _namespace_uid(self, app: brokers.App) -> str | None:
+        """Asked for when somebody wants to know, once in a sweep."""
+        if app.namespace not in self._uids:
+            self._uids[app.namespace] = await self._api.uid(kinds.NAMESPACE, app.namespace)
+        return self._uids[app.namespace]
+
+    async def _is_ours(self, app: brokers.App) -> bool:
+        """Whether the stream is of a namespace of this cluster: two clusters may share a broker."""
+        if self._settings.namespace not in (None, app.namespace):
+            return False
+        return await self._namespace_uid(app) == app.namespace_uid
+
     async def _is_left(self, app: brokers.App) -> bool:
         """Whether the namespace is gone; its stream may still be looked after by another cluster."""
-        if self._settings.namespace is not None:
-            return False
-        try:
-            await self._api.get(kinds.NAMESPACE, app.namespace)
-        except kube.Gone:
-            return True
-        return False
+        return self._settings.namespace is None and await self._namespace_uid(app) is None
 
     async def _is_abandoned(self, app: brokers.App) -> bool:
         """Whether the namespace is gone and nobody looks after the stream: a janitor, be it that of another cluster,
@@ -146,13 +141,6 @@ class Orphans:
         step = admin.step_of(state)
         return step is not None and not self._cache.knows(Key(app.namespace, step))
 
-    async def _is_gone(self, key: Key) -> bool:
-        try:
-            await self._api.get(kinds.STEP, key.name, key.namespace)
-        except kube.Gone:
-            return True
-        return False
-
     async def _suspect(self, app: brokers.App, durable: str, state: admin.ConsumerState) -> None:
         place = (app.stream, durable)
         found = self._suspicions.get(place)
@@ -167,5 +155,5 @@ class Orphans:
         log.info(
             "Removed the consumer of a Step that is gone; it still held %d events",
             state.backlog,
-            extra={"app": app.namespace, "step": admin.step_of(state)},
+            extra=Key(app.namespace, str(admin.step_of(state))).bound,
         )

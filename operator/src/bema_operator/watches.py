@@ -30,20 +30,20 @@ UNSERVED_PAUSE = 30.0
 
 
 class Ear:
-    """When each kind was last heard of."""
+    """When each of what is watched was last heard of."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._heard: dict[kinds.Kind, float] = {}
+        self._heard: dict[str, float] = {}
 
-    def hear(self, kind: kinds.Kind) -> None:
-        """Something came of a kind, be it that it could not be watched."""
-        self._heard[kind] = self._clock()
+    def hear(self, what: str) -> None:
+        """Something came of a watch, be it that there is none to be had."""
+        self._heard[what] = self._clock()
 
     def deaf(self) -> list[str]:
-        """Kinds that were not heard of for too long."""
+        """What was not heard of for too long; nothing of which no watch was ever begun."""
         now = self._clock()
-        return [kind.plural for kind, when in self._heard.items() if now - when > DEAF_SECONDS]
+        return [what for what, when in self._heard.items() if now - when > DEAF_SECONDS]
 
 
 class Watches:
@@ -116,7 +116,7 @@ class Watches:
         self._tell(kind, self._cache.end_list(kind))
         self._versions[kind] = version
         self._left_out.discard(kind)
-        self.ear.hear(kind)
+        self.ear.hear(kind.plural)
         self._due[kind] = self._clock() + self._settings.resync_seconds * random.uniform(0.8, 1.2)
 
     async def _watch(self, kind: kinds.Kind) -> None:
@@ -132,12 +132,12 @@ class Watches:
             except kube.KubeError as error:
                 if _is_left_out(kind, error):
                     self._leave_out(kind, error)
-                    self.ear.hear(kind)
+                    self.ear.hear(kind.plural)
                     await asyncio.sleep(UNSERVED_PAUSE)
                     continue
                 log.warning("Cannot watch %s (%s); trying again", kind.plural, error)
                 failures += 1
-            self.ear.hear(kind)
+            self.ear.hear(kind.plural)
             # Also where something ends every watch as soon as it has begun.
             await asyncio.sleep(_pause(failures))
 
@@ -148,7 +148,7 @@ class Watches:
         async with contextlib.aclosing(events) as news:
             async for event in news:
                 self._versions[kind] = event.version
-                self.ear.hear(kind)
+                self.ear.hear(kind.plural)
                 self._take(kind, event)
 
     def _take(self, kind: kinds.Kind, event: Event) -> None:

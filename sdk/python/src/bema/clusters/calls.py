@@ -38,6 +38,7 @@ PAGE = 500
 RETRY_AFTER = (0.2, 1.0)
 """Pauses before the second and third try of a request that nobody answered, in seconds."""
 
+_ANYTHING = "application/json, */*"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _WRONG_CONTENT = re.compile(r"failed to (?:create typed patch object|convert new object|convert merged object)")
 
@@ -148,10 +149,12 @@ class Client:
 
     async def listed(self, kind: Kind, namespace: str | None = None, **query: str) -> Listed:
         """`list`, with where a watch goes on."""
-        found = Listed([], "")
+        items: list[dict[str, Any]] = []
+        version = ""
         async for page in self.pages(kind, namespace, **query):
-            found = Listed([*found.items, *page.items], page.version)
-        return found
+            items.extend(page.items)
+            version = page.version
+        return Listed(items, version)
 
     async def pages(self, kind: Kind, namespace: str | None = None, **query: str) -> AsyncGenerator[Listed]:
         """`listed`, page by page: for what is not to be in memory all at once."""
@@ -231,7 +234,7 @@ class Client:
         body: Object | None,
         content_type: str,
         timeout: aiohttp.ClientTimeout,
-        accept: str = "application/json, */*",
+        accept: str = _ANYTHING,
     ) -> Any:
         headers = {"Accept": accept, "Content-Type": content_type}
         request = await self._client.param_serialize(
@@ -250,7 +253,7 @@ class Client:
         """The lines of an answer that goes on, as they come, until the server ends it. Raises `Unavailable` when the
         connection is lost, or when nothing came for `silence` seconds. `only_metadata`: of objects, no more than
         that."""
-        accept = _METADATA if only_metadata else "application/json, */*"
+        accept = _METADATA if only_metadata else _ANYTHING
         timeout = aiohttp.ClientTimeout(sock_connect=self._timeout, sock_read=silence)
         try:
             response = await self._send("GET", path, query, None, "application/json", timeout, accept)

@@ -1,0 +1,36 @@
+"""What the reasons of conditions mean for what is done about a Step, each set of them once. Pure."""
+
+from __future__ import annotations
+
+from bema.contract.statuses import Reason
+
+WAITING = frozenset({Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ADOPTION_WAITS})
+"""The Step follows by itself once something is done or gone, of which nobody tells."""
+
+HELD_BACK = WAITING | {Reason.TAKEN_OVER}
+"""The Step's workload stays what it is: only the version before, or another Step, can do what waits."""
+
+BY_ITSELF = WAITING | {Reason.BROKER_UNAVAILABLE, Reason.ROLLING_OUT}
+"""What passes without anybody's doing."""
+
+TO_ACT_UPON = frozenset(
+    {
+        Reason.NOT_SUPPORTED,
+        Reason.INVALID_SPEC,
+        Reason.WORKLOAD_UNAVAILABLE,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.CRASH_LOOP,
+        Reason.QUOTA_EXCEEDED,
+        Reason.POD_SECURITY_REFUSED,
+        Reason.UNSCHEDULABLE,
+        Reason.APPLY_REFUSED,
+        Reason.NAME_TAKEN,
+        Reason.BROKER_REFUSED,
+        Reason.TAKEN_OVER,
+        Reason.TOO_FEW_SERVERS,
+        Reason.APP_STREAM_OWNED,
+        Reason.BACKLOG_ON_REMOVED_TOPIC,
+    }
+)
+"""What is worth an Event. Not the opposite of `BY_ITSELF`, which says what stalls a Step: a backlog passes by itself,
+but a person may want to give it up; and what ails all Steps at once stalls each of them, but is no Event of each."""
