@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -55,3 +58,35 @@ def test_an_exit_ends_the_process_also_where_it_cannot_be_logged(
     monkeypatch.setattr(loops.log, "filters", [refuse])
     handlers.loop.call_soon_threadsafe(exits(2))
     assert lost.wait(10)
+
+
+@dataclass
+class Execution:
+    has_tasks: bool = False
+    left: list[asyncio.Task[Any]] = field(default_factory=list)
+    log_fields: dict[str, object] = field(default_factory=dict)
+
+
+def test_the_exit_of_a_task_that_ends_with_its_handler_is_not_overlooked(
+    handlers: HandlerLoop, lost: threading.Event
+) -> None:
+    kept = []
+
+    async def library(woken: asyncio.Future[None]) -> None:
+        # The handler goes on before anybody is told how this has ended
+        woken.set_result(None)
+        sys.exit(2)
+
+    async def handler() -> None:
+        execution = Execution()
+        loops.own(execution)
+        woken = asyncio.get_running_loop().create_future()
+        kept.append(asyncio.create_task(library(woken)))
+        await woken
+        assert execution.left == []
+        await loops.check_left(execution)
+
+    done = asyncio.run_coroutine_threadsafe(handler(), handlers.loop)
+    with pytest.raises(SystemExit):
+        done.result(10)
+    assert not lost.is_set()

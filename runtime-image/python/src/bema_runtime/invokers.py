@@ -62,6 +62,7 @@ class _Execution:
     task: asyncio.Task[None] | None = None
     begun: bool = False
     cancelled: str | None = None
+    has_tasks: bool = False
     left: list[asyncio.Task[Any]] = field(default_factory=list)
 
     @property
@@ -169,7 +170,7 @@ class PythonInvoker:
             result = await entry.function(*arguments)
         else:
             result = await self._in_pool(entry.function, *arguments)
-        loops.check_left(execution)
+        await loops.check_left(execution)
         if batch is not None:
             end.items = batch.ends(failure_of)
         if result is not None:

@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 class Owner(Protocol):
     """An execution of a handler, to whom the tasks belong that it makes."""
 
+    has_tasks: bool
+    """Whether it has made any."""
     left: list[asyncio.Task[Any]]
-    """Its tasks that have stopped the loop."""
+    """Those that have stopped the loop."""
 
     @property
     def log_fields(self) -> Mapping[str, object]: ...
@@ -40,8 +42,11 @@ def own(owner: Owner) -> None:
     _owner.set(owner)
 
 
-def check_left(owner: Owner) -> None:
+async def check_left(owner: Owner) -> None:
     """Raises the exit of a task that nobody has waited for: its run would go on as if nothing had happened."""
+    if owner.has_tasks:
+        # One that ended just before its handler is told of in the loop's next round
+        await asyncio.sleep(0)
     for task in owner.left:
         # Nothing public tells a result that was asked for from one that was not
         if task._log_traceback and (error := task.exception()) is not None:
@@ -87,6 +92,7 @@ class HandlerLoop:
         task = asyncio.Task(coro, loop=loop, **more)
         owner = _owner.get()
         if owner is not None:
+            owner.has_tasks = True
             task.add_done_callback(functools.partial(self._done, owner))
         return task
 
