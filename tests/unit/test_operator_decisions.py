@@ -1,5 +1,6 @@
 """The table of decisions: every row applies to something, and in this order."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -44,6 +45,10 @@ FOREIGN = Subscription(Problem(Reason.APP_STREAM_OWNED, ""))
 HELD_BACK = Subscription(Problem(Reason.BACKLOG_ON_REMOVED_TOPIC, ""))
 REFUSED = Problem(Reason.APPLY_REFUSED, "no")
 DELETING = Subject(key=Key("shop", "a"), uid="u", generation=1, created="", deleting=True, status={})
+SEEN = dataclasses.replace(SUBJECT, status={"observedGeneration": 1})
+NEWER = ownership.stamp(manifest("Deployment", "a", replicas=2))
+UPGRADED = SETTLED.with_(subject=SEEN, wanted=[NEWER], subscription=AWAY)
+"""As by another version of the operator, while NATS is away."""
 UNREADY = SETTLED.with_(children=[live(DEPLOYMENT, available=0)])
 
 CASES: list[tuple[str, Facts, decisions.Action]] = [
@@ -65,6 +70,7 @@ CASES: list[tuple[str, Facts, decisions.Action]] = [
     ("a name is taken", SETTLED.with_(taken=["Service shop/a"], children=[]), Report()),
     ("others are rolled out first", SETTLED.with_(ahead=[Key("shop", "b")], children=[OLDER]), Report()),
     ("children differ", SETTLED.with_(children=[]), Apply()),
+    ("what nobody asked for waits for the broker", UPGRADED.with_(children=[CHILD, EXTRA]), Report()),
     ("there are children too many", SETTLED.with_(children=[CHILD, EXTRA]), Prune()),
     ("it is not ready and nobody knows why", UNREADY.with_(patience_over=True), LookAtPods()),
     ("everything is in place", SETTLED, Report()),
@@ -96,8 +102,28 @@ def test_a_workload_stays_what_it_is_while_others_have_to_do_what_waits(reason: 
 
 def test_a_workload_goes_on_without_a_broker() -> None:
     assert decisions.decide(SETTLED.with_(subscription=AWAY)) == Report()
-    other = ownership.stamp(manifest("Deployment", "a", replicas=2))
-    assert decisions.decide(SETTLED.with_(subscription=AWAY, wanted=[other])) == Apply()
+    assert decisions.decide(SETTLED.with_(subscription=AWAY, wanted=[NEWER])) == Apply(), "somebody changed the Step"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [Reason.BROKER_UNAVAILABLE, Reason.BROKER_TOO_OLD, Reason.TOO_FEW_SERVERS, Reason.BROKER_REFUSED],
+)
+def test_without_a_broker_nothing_is_rolled_out_that_nobody_asked_for(reason: Reason) -> None:
+    facts = UPGRADED.with_(subscription=Subscription(Problem(reason, "")))
+    assert (facts.due, decisions.decide(facts)) == ([], Report())
+    unready = facts.with_(children=[live(DEPLOYMENT, available=0)], patience_over=True)
+    assert (unready.due, decisions.decide(unready)) == ([], Report()), "its pods wait for NATS, too"
+    assert decisions.decide(facts.with_(subscription=Subscription())) == Apply()
+
+
+def test_without_a_broker_what_somebody_edits_or_deletes_is_repaired_all_the_same() -> None:
+    edited = {**CHILD, "metadata": {**CHILD["metadata"], "managedFields": []}}
+    repaired = UPGRADED.with_(wanted=[DEPLOYMENT], children=[edited])
+    assert (repaired.due, decisions.decide(repaired)) == ([DEPLOYMENT], Apply())
+    service = ownership.stamp(manifest("Service", "a"))
+    deleted = UPGRADED.with_(wanted=[NEWER, service])
+    assert (deleted.due, decisions.decide(deleted)) == ([service], Apply()), "the Deployment waits all the same"
 
 
 def test_an_unready_workload_is_given_time_and_looked_at_once() -> None:

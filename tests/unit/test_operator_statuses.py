@@ -272,6 +272,20 @@ def test_without_a_broker_a_new_workload_waits() -> None:
     assert found["Progressing"] == ("False", "BrokerUnavailable", "no NATS")
 
 
+def test_without_a_broker_a_workload_that_runs_is_left_as_it_is() -> None:
+    seen = subject({"observedGeneration": 3})
+    found = conditions(
+        deployed(DONE, subject=seen, wanted=[manifest("Deployment", 5)], subscription=Subscription(AWAY))
+    )
+    assert found["Ready"] == ("False", "BrokerUnavailable", "no NATS")
+    assert found["Progressing"] == (
+        "False",
+        "RolloutQueued",
+        "Left as it was until NATS serves the Step again: Deployment a.",
+    )
+    assert "Stalled" not in found
+
+
 def test_an_api_step_needs_no_consumer() -> None:
     found = conditions(deployed(DONE, spec=spec(API)))
     assert found["SubscriptionReady"] == (

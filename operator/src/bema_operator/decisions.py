@@ -103,8 +103,7 @@ def is_held_back(facts: Facts) -> bool:
 
 def has_no_broker_and_no_workload(facts: Facts) -> bool:
     """Nobody has said yet that the stream is ours, and nothing runs that could be kept running."""
-    useless = (Reason.BROKER_UNAVAILABLE, Reason.BROKER_TOO_OLD, Reason.TOO_FEW_SERVERS)
-    return _subscription_reason(facts) in useless and not facts.has_workload
+    return _subscription_reason(facts) in reasons.NO_BROKER and not facts.has_workload
 
 
 def is_refused(facts: Facts) -> bool:
@@ -122,7 +121,13 @@ def waits_for_its_turn(facts: Facts) -> bool:
 
 
 def has_differing_children(facts: Facts) -> bool:
-    return bool(facts.differing)
+    return bool(facts.due)
+
+
+def waits_for_its_broker(facts: Facts) -> bool:
+    """What runs is left running: nobody has asked for what differs, and nobody knows whether new pods would find NATS.
+    Nothing is pruned either, which what runs may need."""
+    return bool(facts.withheld)
 
 
 def has_surplus_children(facts: Facts) -> bool:
@@ -154,6 +159,7 @@ TABLE = (
     Row("a name is taken", has_name_taken, Report()),
     Row("others are rolled out first", waits_for_its_turn, Report()),
     Row("children differ", has_differing_children, Apply()),
+    Row("what nobody asked for waits for the broker", waits_for_its_broker, Report()),
     Row("there are children too many", has_surplus_children, Prune()),
     Row("it is not ready and nobody knows why", is_unready_for_unknown_reasons, LookAtPods()),
     Row("everything is in place", is_in_step, Report()),

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from bema.contract import names
 from bema.contract.bindings import AppStream, Binding
-from bema.contract.statuses import UNSEEN_GENERATION, Reason
+from bema.contract.statuses import UNSEEN_GENERATION, ConditionType, Reason
 from bema.contract.steps import StepSpec
-from bema_operator import kinds, ownership
+from bema_operator import kinds, ownership, reasons
 from bema_operator.objects import Object
 
 CONFIG_MAPS_KEPT = 3
@@ -75,14 +75,16 @@ class Subject:
         return bool(self.status.get("observedGeneration", UNSEEN_GENERATION) != UNSEEN_GENERATION)
 
     @property
-    def is_ready(self) -> bool:
-        """Whether the status says of this generation that it is Ready."""
-        ready: Object = next((item for item in self.status.get("conditions", ()) if item.get("type") == "Ready"), {})
-        return (
-            self.status.get("observedGeneration") == self.generation
-            and ready.get("observedGeneration") == self.generation
-            and ready.get("status") == "True"
-        )
+    def is_changed(self) -> bool:
+        """Whether somebody has changed it since its status was written."""
+        return bool(self.status.get("observedGeneration") != self.generation)
+
+    @property
+    def workload_reason(self) -> str:
+        """Why the workload is as it is, as the status says."""
+        conditions: Sequence[Object] = self.status.get("conditions", ())
+        found = (item.get("reason", "") for item in conditions if item.get("type") == ConditionType.WORKLOAD_READY)
+        return next(found, "")
 
     @property
     def stream_created(self) -> str:
@@ -150,6 +152,22 @@ class Facts:
     def differing(self) -> list[Object]:
         """Wanted manifests that no live child was applied from, or whose fields somebody else has changed."""
         return [item for item in self.wanted if (live := self.live(item)) is None or not ownership.in_step(item, live)]
+
+    @functools.cached_property
+    def withheld(self) -> list[Object]:
+        """Those of `differing` that nobody has asked for and that wait until NATS serves the Step: were it our own
+        settings that are wrong, nothing that runs would survive. What somebody has edited or deleted is not among
+        them, so it is repaired."""
+        problem = self.subscription.problem if self.subscription else None
+        if problem is None or problem.reason not in reasons.UNSERVED or self.subject.is_changed:
+            return []
+        found = ((item, self.live(item)) for item in self.differing)
+        return [item for item, live in found if live is not None and not ownership.was_applied(item, live)]
+
+    @property
+    def due(self) -> list[Object]:
+        """Those of `differing` that are not withheld."""
+        return [item for item in self.differing if item not in self.withheld]
 
     @functools.cached_property
     def surplus(self) -> list[Object]:

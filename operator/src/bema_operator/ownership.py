@@ -36,9 +36,14 @@ def stamp(manifest: Object) -> dict[str, Any]:
 
 def in_step(wanted: Object, found: Object) -> bool:
     """Whether `found` was applied from `wanted` (a stamped manifest) and all of its fields are still ours."""
-    wanted_hash = wanted["metadata"]["annotations"][names.ANNOTATION_HASH]
-    found_hash = found["metadata"].get("annotations", {}).get(names.ANNOTATION_HASH)
-    return wanted_hash == found_hash and owns(our_fields(found), wanted)
+    return was_applied(wanted, found) and owns(our_fields(found), wanted)
+
+
+def was_applied(wanted: Object, found: Object) -> bool:
+    """Whether `found` was applied from `wanted` (a stamped manifest), whatever somebody has made of it since."""
+    wanted_hash: str = wanted["metadata"]["annotations"][names.ANNOTATION_HASH]
+    found_hash: str | None = found["metadata"].get("annotations", {}).get(names.ANNOTATION_HASH)
+    return wanted_hash == found_hash
 
 
 def our_fields(found: Object) -> Object:

@@ -10,6 +10,19 @@ WAITING = frozenset({Reason.BACKLOG_ON_REMOVED_TOPIC, Reason.ADOPTION_WAITS})
 HELD_BACK = WAITING | {Reason.TAKEN_OVER}
 """The Step's workload stays what it is: only the version before, or another Step, can do what waits."""
 
+NO_BROKER = frozenset({Reason.BROKER_UNAVAILABLE, Reason.BROKER_TOO_OLD, Reason.TOO_FEW_SERVERS})
+"""Nobody has said whether the app's stream is there and ours."""
+
+UNSERVED = NO_BROKER | {Reason.BROKER_REFUSED}
+"""NATS does not do for the Step what it needs, perhaps because it is not the one that we should ask."""
+
+FALLEN = frozenset({Reason.IMAGE_PULL_FAILED, Reason.CRASH_LOOP, Reason.QUOTA_EXCEEDED, Reason.POD_SECURITY_REFUSED})
+"""What does not pass once a rollout has ended. During one, older pods may make room, and Kubernetes has a deadline. A
+pod that is not scheduled may wait for another node, one that is not ready for its broker."""
+
+UNFOLLOWED = HELD_BACK | {Reason.APPLY_REFUSED, Reason.NAME_TAKEN}
+"""Said of a workload: what somebody has made of the Step is still to be applied."""
+
 BY_ITSELF = WAITING | {Reason.BROKER_UNAVAILABLE, Reason.ROLLING_OUT}
 """What passes without anybody's doing."""
 

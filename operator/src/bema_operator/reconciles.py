@@ -259,7 +259,7 @@ class Reconciler:
             await self._events.warn(seen.subject, Reason.BROKER_DATA_LOST, statuses.loss(seen.replaced))
 
     async def _apply(self, seen: Facts) -> Facts:
-        for manifest in seen.differing:
+        for manifest in seen.due:
             if rollouts.is_unasked(seen, manifest) and not self._turns.take(seen.subject.key):
                 seen = seen.with_(ahead=self._turns.holders)
                 continue

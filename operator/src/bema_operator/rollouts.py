@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bema.contract import names
-from bema_operator import kinds
-from bema_operator.facts import Facts, Key, pods_of
+from bema_operator import kinds, ownership, reasons
+from bema_operator.facts import Facts, Key, pods_of, rollout_of
 from bema_operator.objects import Object
 
 LIMIT = 10
@@ -38,14 +37,14 @@ class Turns:
 
 
 def is_unasked(seen: Facts, manifest: Object) -> bool:
-    """Whether to apply a manifest would replace the pods of a Step that is Ready, although nobody has changed the Step,
-    nor its Deployment."""
+    """Whether to apply a manifest would replace the pods of a Step that has something to lose, although nobody has
+    changed the Step, nor its Deployment. Pods that are not ready now may only wait for their broker; a rollout that has
+    not ended, and pods that have fallen, have nothing to lose."""
     live = seen.live(manifest)
     if live is None or manifest["kind"] != kinds.DEPLOYMENT.name or not pods_of(manifest, live):
         return False
-    is_drift = _hash(live) == _hash(manifest)
-    return not is_drift and seen.subject.is_ready
-
-
-def _hash(manifest: Object) -> str:
-    return str(manifest["metadata"].get("annotations", {}).get(names.ANNOTATION_HASH, ""))
+    if ownership.was_applied(manifest, live) or seen.subject.is_changed:
+        return False
+    rollout = rollout_of(live, live)
+    has_ended = rollout.is_done or rollout.was_done
+    return has_ended and seen.subject.workload_reason not in reasons.UNFOLLOWED | reasons.FALLEN

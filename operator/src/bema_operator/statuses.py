@@ -226,8 +226,8 @@ def _not_applied(facts: Facts) -> Problem | None:
             f"{taken} exists and was not made for this Step: expected an object that the Step controls; "
             "rename the Step, or delete the object.",
         )
-    if facts.differing and not facts.ahead:
-        waiting = ", ".join(f"{item['kind']} {item['metadata']['name']}" for item in facts.differing)
+    if facts.due and not facts.ahead:
+        waiting = ", ".join(f"{item['kind']} {item['metadata']['name']}" for item in facts.due)
         no_broker = facts.subscription.problem if facts.subscription else None
         return no_broker or Problem(Reason.ROLLING_OUT, f"To apply: {waiting}.")
     return None
@@ -237,27 +237,26 @@ def _progressing(facts: Facts, workload: Verdict) -> Verdict:
     if workload.is_true and facts.ahead:
         text = f"New pods follow, after those of {', '.join(map(str, facts.ahead))}."
         return Verdict(ConditionStatus.FALSE, Reason.ROLLOUT_QUEUED, text)
-    if workload.is_true:
+    if workload.is_true and not facts.withheld:
         return Verdict(ConditionStatus.FALSE, Reason.RECONCILED)
     rollout = facts.rollout
     blocked = _not_applied(facts)
     if blocked is not None and blocked.reason is not Reason.ROLLING_OUT:
         return _no(blocked)
+    if facts.withheld:
+        waiting = ", ".join(f"{item['kind']} {item['metadata']['name']}" for item in facts.withheld)
+        text = f"Left as it was until NATS serves the Step again: {waiting}."
+        return Verdict(ConditionStatus.FALSE, Reason.ROLLOUT_QUEUED, text)
     if _is_stuck(rollout, workload):
         return Verdict(ConditionStatus.FALSE, workload.reason, workload.message)
     return Verdict(ConditionStatus.TRUE, Reason.ROLLING_OUT, _counts(rollout) if rollout else workload.message)
-
-
-_FALLEN = frozenset({Reason.IMAGE_PULL_FAILED, Reason.CRASH_LOOP, Reason.QUOTA_EXCEEDED, Reason.POD_SECURITY_REFUSED})
-"""What does not pass once a rollout has ended. During one, older pods may make room, and Kubernetes has a deadline. A
-pod that is not scheduled may wait for another node, one that is not ready for its broker."""
 
 
 def _is_stuck(rollout: Rollout | None, workload: Verdict) -> bool:
     """Whether Kubernetes has given up, or would wait for ever: it has no deadline after a rollout's end."""
     if rollout is None:
         return False
-    return rollout.is_overdue or (rollout.was_done and workload.reason in _FALLEN)
+    return rollout.is_overdue or (rollout.was_done and workload.reason in reasons.FALLEN)
 
 
 def _stalled(facts: Facts, workload: Verdict, subscription: Verdict) -> Verdict | None:

@@ -50,7 +50,7 @@ class Reason(StrEnum):
     """New pods are being started; the message says how many are up to date."""
     ROLLOUT_QUEUED = "RolloutQueued"
     """The operator makes something else of the Step than before, as after an upgrade; the pods of other Steps are
-    replaced first, and the message names them."""
+    replaced first, or NATS is waited for, and the message says which."""
     SCHEDULED = "Scheduled"
     """The CronJob is in place and starts a run at the next tick."""
     SUBSCRIBED = "Subscribed"
@@ -86,7 +86,7 @@ class Reason(StrEnum):
     NAME_TAKEN = "NameTaken"
     """Another object, not made for this Step, has the name that one of its objects needs."""
     BROKER_UNAVAILABLE = "BrokerUnavailable"
-    """NATS does not answer; what runs goes on as it can."""
+    """NATS does not answer; what runs goes on as it can, and is replaced only where somebody changes the Step."""
     BROKER_REFUSED = "BrokerRefused"
     """NATS refuses the stream or the consumer; the message is the server's."""
     BROKER_TOO_OLD = "BrokerTooOld"
