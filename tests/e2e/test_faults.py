@@ -85,10 +85,10 @@ def test_of_two_operators_one_acts_and_the_other_says_which(played: Stage, space
         played.operator("first", LEASE, "--lease-holder=first") as first,
         played.operator("second", LEASE, "--lease-holder=second", is_ready=False) as second,
     ):
-        waits_for = "first holds the Lease bema-system/bema-operator, and acts; this operator, second, waits"
+        waits_for = "the Lease bema-system/bema-operator is held by first, which acts; this operator, second, waits"
         waits.until_sync(lambda: second.problems() == [waits_for], "the second to wait", timeout=15)
         assert second.problems("livez") == []
-        assert waits_for in second.last_words()
+        assert waits_for.removeprefix("the ") in second.last_words(), "the name as it is, to be copied"
         space.apply(step("orders", EVENT, replicas=0))
         space.wait_ready("orders")
         assert "Made" not in second.last_words()

@@ -110,7 +110,7 @@ class Lease:
         try:
             if await self._take():
                 return True
-            text = f"{self._seen[0]} holds the {self.name}, and acts; this operator, {self._identity}, waits"
+            text = f"the {self.name} is held by {self._seen[0]}, which acts; this operator, {self._identity}, waits"
         except KubeError as error:
             text = f"the {self.name} cannot be taken: {error}"
         if text != self._problem:
