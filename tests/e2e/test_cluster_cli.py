@@ -488,6 +488,7 @@ def test_with_nats_away_the_doctor_says_so_and_goes_on(space: Space) -> None:
         assert "expected a pod of NATS" in found["NATS' health"]["found"]
         assert [found[name]["verdict"] for name in ("cluster", "CRD", "operator", "operator's rights")] == ["ok"] * 4
         assert found["Steps"]["verdict"] == "problem"
+        assert found["Steps"]["advice"] == "see NATS above, and the operator's BEMA_NATS_URL"
     finally:
         space.cluster.kubectl(*SYSTEM, "scale", "statefulset/nats", "--replicas=1")
         space.cluster.kubectl(*SYSTEM, "rollout", "status", "statefulset/nats", "--timeout=60s", seconds=70)

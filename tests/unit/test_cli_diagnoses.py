@@ -251,5 +251,12 @@ def test_steps() -> None:
     says(judged(slow, good), WARNING, "1 of 2 not ready in namespace shop: b (RollingOut): why")
     says(judged(bad, slow), PROBLEM, "b (RollingOut): why; c (CrashLoop): why", "bema logs")
     says(judged(bad, everywhere=True), PROBLEM, "in all namespaces: shop/c (CrashLoop)")
+    away = step("d", "False", "BrokerUnavailable")
+    by_nats, by_logs = "see NATS above, and the operator's BEMA_NATS_URL", "`bema logs STEP` shows what they say"
+    assert [judged(*found).advice for found in ((away,), (bad,), (away, bad))] == [
+        by_nats,
+        by_logs,
+        f"{by_nats}; {by_logs}",
+    ]
     missing = diagnoses.steps(errors.Unavailable("404 page not found", 404), PLACE, all_namespaces=False)
     says(missing, UNKNOWN, "not known: no CRD")

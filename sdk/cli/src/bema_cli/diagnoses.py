@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from bema.clusters.errors import Gone, KubeError
 from bema.contract import crds, names, retentions, versions
+from bema.contract.statuses import Reason
 from bema.ports.admin import MINIMUM_SERVER
 from bema_cli import refusals, step_rows
 from bema_cli.kubeconfigs import Place
@@ -387,4 +388,19 @@ def steps(found: Fact[Iterable[Object]], place: Place, *, all_namespaces: bool) 
         for row in unready
     ]
     text = f"{len(unready)} of {len(rows)} not ready {where}: {'; '.join(said)}"
-    return Check(name, verdict, text, "`bema logs STEP` shows what they say")
+    return Check(name, verdict, text, "; ".join(_advice(row.reason in _OF_THE_BROKER for row in unready)))
+
+
+_OF_THE_BROKER = frozenset(
+    {Reason.BROKER_UNAVAILABLE, Reason.BROKER_REFUSED, Reason.BROKER_TOO_OLD, Reason.TOO_FEW_SERVERS}
+)
+"""Reasons of a Step about which its own pods have nothing to say."""
+
+
+def _advice(of_the_broker: Iterable[bool]) -> Iterable[str]:
+    """Of Steps that are not ready: what to do about those that wait for NATS, and about the others."""
+    found = set(of_the_broker)
+    if True in found:
+        yield "see NATS above, and the operator's BEMA_NATS_URL"
+    if False in found:
+        yield "`bema logs STEP` shows what they say"
