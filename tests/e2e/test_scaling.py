@@ -68,8 +68,20 @@ def test_the_pods_that_an_autoscaler_or_a_person_asks_for_are_left_alone(space: 
     space.apply(step("orders", EVENT, version=2))
     wait_pods(space, "orders", 3)
 
-    space.kubectl("delete", "horizontalpodautoscaler", "orders")
+    assert "PodDisruptionBudget" in space.children("orders")
+
+    # Both say a number: they do not fight for ever
     space.apply(step("orders", EVENT, version=2, replicas=1))
+    message = space.wait_reason("orders", "ReplicasContested", "WorkloadReady")
+    assert message.startswith("The Step says 1, and kube-controller-manager has set 2 replicas")
+    generation = (space.get("deployment", "orders") or {})["metadata"]["generation"]
+    mended(space, "orders")
+    assert (space.get("deployment", "orders") or {})["metadata"]["generation"] == generation
+
+    space.kubectl("delete", "horizontalpodautoscaler", "orders")
+    space.kubectl("delete", "step", "orders")
+    waits.until_sync(lambda: space.children("orders") == [], "the children to be gone", timeout=20)
+    space.apply(step("orders", EVENT, replicas=1))
     wait_pods(space, "orders", 1)
     space.kubectl("scale", "deployment/orders", "--replicas=2")
     wait_pods(space, "orders", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bema.contract import steps
-from bema_operator import ownership
+from bema_operator import ownership, scales
 from bema_operator.facts import Facts, Key, Subject, Subscription
 
 NOW = "2026-02-02T00:00:00Z"
@@ -56,6 +56,23 @@ def deployed(status: dict[str, Any], **changes: Any) -> Facts:
         backlog=7,
     )
     return facts.with_(**changes)
+
+
+def scaled(replicas: int, wanted: dict[str, Any] = DEPLOYMENT, *, subresource: str = "scale") -> dict[str, Any]:
+    """The Deployment as an autoscaler has scaled it, with all of its pods there."""
+    counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), replicas)
+    found = live(wanted, {**DONE, **counts})
+    fields = {"f:spec": {"f:replicas": {}}}
+    entry = {"manager": "autoscaler", "operation": "Update", "subresource": subresource, "fieldsV1": fields}
+    managed = [*found["metadata"]["managedFields"], entry]
+    return {**found, "spec": {"replicas": replicas}, "metadata": {**found["metadata"], "managedFields": managed}}
+
+
+def contested() -> Facts:
+    """The Step says that there be one pod, an autoscaler has set five again and again."""
+    own = spec(EVENT, API, replicas=1)
+    [wanted] = scales.settled([DEPLOYMENT], [scaled(5)], own, yields=True)
+    return deployed(DONE, spec=own, wanted=[wanted], children=[scaled(5, dict(wanted))])
 
 
 OVERDUE: dict[str, Any] = {

@@ -404,12 +404,6 @@ def test_how_many_pods(spec: dict[str, Any], expected: int) -> None:
     assert found["Deployment"]["spec"]["replicas"] == expected
 
 
-@pytest.mark.parametrize(("replicas", "expected"), [(0, False), (1, False), (2, True)])
-def test_a_budget_for_disruptions_needs_more_than_one_pod(replicas: int, expected: bool) -> None:
-    found = objects({"triggers": [EVENT], "code": IMAGE, "replicas": replicas})
-    assert ("PodDisruptionBudget" in found) is expected
-
-
 def test_network_policies_are_the_installations_choice() -> None:
     spec = {"triggers": [EVENT], "code": IMAGE}
     assert objects(spec)["NetworkPolicy"] == network_policy(9090)
@@ -471,4 +465,4 @@ def test_children_are_applied_before_what_needs_them() -> None:
     owner = bindings.Owner(namespace="shop", uid="u")
     binding = bindings.bind(step, owner, SETTINGS.as_installation())
     kinds = [manifest["kind"] for manifest in children.children(binding, step, SETTINGS)]
-    assert kinds == ["ConfigMap", "NetworkPolicy", "Service", "Deployment"]
+    assert kinds == ["ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment"]

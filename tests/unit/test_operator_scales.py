@@ -6,58 +6,99 @@ from typing import Any
 
 import pytest
 
-from bema_operator import ownership, scales
-from bema_operator.facts import identity, pods_of
-from tests.support.step_facts import API, DEPLOYMENT, DONE, EVENT, live, manifest, spec
+from bema_operator import ownership, scales, statuses
+from bema_operator.facts import Key, identity, pods_of
+from tests.support.step_facts import (
+    API,
+    DEPLOYMENT,
+    DONE,
+    EVENT,
+    NOW,
+    contested,
+    deployed,
+    live,
+    manifest,
+    scaled,
+    spec,
+)
 
-SCALED = {"f:spec": {"f:replicas": {}}}
 SERVICE = manifest("Service")
-
-
-def entry(manager: str, subresource: str, fields: dict[str, Any]) -> dict[str, Any]:
-    return {"manager": manager, "operation": "Update", "subresource": subresource, "fieldsV1": fields}
-
-
-def managed(*entries: dict[str, Any], replicas: int = 5) -> dict[str, Any]:
-    found = live(DEPLOYMENT, DONE)
-    fields = [*found["metadata"]["managedFields"], *entries]
-    return {**found, "spec": {"replicas": replicas}, "metadata": {**found["metadata"], "managedFields": fields}}
+BUDGET = manifest("PodDisruptionBudget")
+HPA = scaled(5)
+PLAIN = live(DEPLOYMENT, DONE)
 
 
 @pytest.mark.parametrize(
-    ("entries", "expected"),
-    [
-        ([], ""),
-        ([entry("kube-controller-manager", "status", {"f:status": {"f:replicas": {}}})], ""),
-        ([entry("kubectl-edit", "", SCALED)], ""),
-        ([entry("kube-controller-manager", "scale", SCALED)], "kube-controller-manager"),
-    ],
+    ("found", "expected"),
+    [(PLAIN, ""), (scaled(5, subresource="status"), ""), (scaled(5, subresource=""), ""), (HPA, "autoscaler")],
     ids=["nobody", "a status", "an edit", "an autoscaler"],
 )
-def test_who_scales_is_who_owns_the_number_by_the_subresource(entries: list[dict[str, Any]], expected: str) -> None:
-    assert ownership.scaler(managed(*entries)) == expected
+def test_who_scales_is_who_owns_the_number_by_the_subresource(found: dict[str, Any], expected: str) -> None:
+    assert ownership.scaler(found) == expected
 
 
-HPA = managed(entry("kube-controller-manager", "scale", SCALED))
+def left(fields: dict[str, Any], found: dict[str, Any] | None = HPA, *, yields: bool = False) -> list[dict[str, Any]]:
+    children = [] if found is None else [found]
+    settled = scales.settled([BUDGET, SERVICE, DEPLOYMENT], children, spec(EVENT, API, **fields), yields=yields)
+    return [dict(item) for item in settled]
 
 
 def test_a_number_that_is_somebody_elses_is_left_out_and_nothing_else() -> None:
-    service, deployment = scales.leave([SERVICE, DEPLOYMENT], [HPA], spec(EVENT, API))
-    assert service == SERVICE
+    budget, service, deployment = left({})
+    assert (budget, service) == (BUDGET, SERVICE)
     assert deployment["spec"] == {}
     assert identity(deployment) == identity(DEPLOYMENT)
     assert not ownership.in_step(deployment, HPA), "it is to be written once"
-    again = scales.leave([SERVICE, DEPLOYMENT], [HPA], spec(EVENT, API))[1]
-    stored = {**HPA, "metadata": {**HPA["metadata"], "annotations": again["metadata"]["annotations"]}}
-    assert ownership.in_step(again, stored), "and not again"
+    stored = {**HPA, "metadata": {**HPA["metadata"], "annotations": left({})[2]["metadata"]["annotations"]}}
+    assert ownership.in_step(left({}, stored)[2], stored), "and not again"
     assert pods_of(deployment, HPA) == 5
 
 
-@pytest.mark.parametrize("fields", [{"replicas": 2}, {"suspend": True}])
-def test_a_step_that_says_how_many_has_its_own_way(fields: dict[str, Any]) -> None:
-    assert scales.leave([DEPLOYMENT], [HPA], spec(EVENT, **fields)) == [DEPLOYMENT]
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        pytest.param({"replicas": 2}, HPA, id="the Step says how many"),
+        pytest.param({"suspend": True}, HPA, id="the Step says none"),
+        pytest.param({"scaling": {"minReplicas": 6}}, HPA, id="fewer than the Step's fewest"),
+        pytest.param({}, PLAIN, id="nobody scales"),
+        pytest.param({}, None, id="there is no Deployment yet"),
+    ],
+)
+def test_otherwise_the_step_says_how_many(fields: dict[str, Any], found: dict[str, Any] | None) -> None:
+    assert left(fields, found) == [BUDGET, SERVICE, DEPLOYMENT]
 
 
-def test_without_anybody_who_scales_the_step_says_how_many() -> None:
-    assert scales.leave([DEPLOYMENT], [managed()], spec(EVENT)) == [DEPLOYMENT]
-    assert scales.leave([DEPLOYMENT], [], spec(EVENT)) == [DEPLOYMENT]
+@pytest.mark.parametrize(("replicas", "expected"), [(0, False), (1, False), (2, True)])
+def test_a_budget_for_disruptions_needs_more_than_one_pod(replicas: int, *, expected: bool) -> None:
+    own = scales.settled([BUDGET, manifest("Deployment", replicas)], [], spec(EVENT), yields=False)
+    assert (BUDGET in own) is expected
+    if replicas:
+        assert (BUDGET in left({}, scaled(replicas))) is expected
+
+
+def test_two_who_say_a_number_take_turns_that_are_ever_longer() -> None:
+    contests, key = scales.Contests(), Key("shop", "a")
+    assert scales.is_overruled(DEPLOYMENT, HPA)
+    assert not scales.is_overruled(DEPLOYMENT, PLAIN)
+    assert not scales.is_overruled(SERVICE, HPA)
+    waits = []
+    now = 0.0
+    for _ in range(9):
+        contests.note(key, now)
+        waits.append(contests.wait(key, now))
+        now += waits[-1]
+    assert waits == [0, 0, 60, 120, 240, 480, 900, 900, 900]
+    assert contests.wait(key, now) == 0
+    contests.note(key, now + scales.FORGOTTEN + 1)
+    assert contests.wait(key, now + scales.FORGOTTEN + 1) == 0, "after a long peace it begins anew"
+    contests.forget(key)
+    assert contests.wait(key, now) == 0
+
+
+def test_whoever_has_their_way_is_named_with_what_to_do() -> None:
+    assert deployed(DONE).contested == deployed(DONE, children=[HPA]).contested == ""
+    facts = contested()
+    assert facts.contested == "autoscaler"
+    [workload] = [item for item in statuses.status(facts, NOW).conditions if item.type == "WorkloadReady"]
+    assert (workload.status, workload.reason) == ("False", "ReplicasContested")
+    assert workload.message.startswith("The Step says 1, and autoscaler has set 5 replicas of the Deployment again")

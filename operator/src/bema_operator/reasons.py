@@ -33,6 +33,7 @@ TO_ACT_UPON = frozenset(
         Reason.WORKLOAD_UNAVAILABLE,
         Reason.IMAGE_PULL_FAILED,
         Reason.CRASH_LOOP,
+        Reason.REPLICAS_CONTESTED,
         Reason.QUOTA_EXCEEDED,
         Reason.POD_SECURITY_REFUSED,
         Reason.UNSCHEDULABLE,

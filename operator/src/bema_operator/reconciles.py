@@ -107,6 +107,7 @@ class Reconciler:
         """Those of the Steps that were looked at last: a plan takes far more memory than all else about a Step."""
         self._unready: dict[Key, float] = {}
         self._turns = rollouts.Turns()
+        self._contests = scales.Contests()
         self._lost: set[tuple[str, str]] = set()
         """Apps and the creation times of their new streams whose loss was counted."""
 
@@ -134,6 +135,7 @@ class Reconciler:
         self._plans.pop(key, None)
         self._unready.pop(key, None)
         self._turns.done(key)
+        self._contests.forget(key)
         if not self._cache.has_steps(key.namespace):
             # The next namespace of this name may be another one.
             self._namespaces.pop(key.namespace, None)
@@ -148,7 +150,7 @@ class Reconciler:
             invalid=plan.invalid,
             unsupported=plan.unsupported,
             held=plan.held,
-            wanted=scales.leave(plan.wanted, children, plan.spec),
+            wanted=scales.settled(plan.wanted, children, plan.spec, yields=self._yield_for(subject.key) > 0),
             binding=plan.binding,
             stream=plan.stream,
             children=children,
@@ -189,6 +191,10 @@ class Reconciler:
         found = await self._api.get(kinds.NAMESPACE, namespace)
         uid: str = found["metadata"].get("annotations", {}).get(names.ANNOTATION_ADOPT_STREAM, "")
         return uid
+
+    def _yield_for(self, key: Key) -> float:
+        """Seconds for which somebody else's number of pods is left alone, which the Step contradicts."""
+        return self._contests.wait(key, self._clock())
 
     def _is_patience_over(self, seen: Facts) -> bool:
         if seen.rollout is None or seen.rollout.is_done:
@@ -264,7 +270,9 @@ class Reconciler:
                 seen = seen.with_(ahead=self._turns.holders)
                 continue
             try:
-                if seen.live(manifest) is not None:
+                if (live := seen.live(manifest)) is not None:
+                    if scales.is_overruled(manifest, live):
+                        self._contests.note(seen.subject.key, self._clock())
                     await self._write(seen.subject, manifest, "Changed")
                 elif not await self._make(seen.subject, manifest):
                     return self._with_obstacle(seen, manifest)
@@ -353,6 +361,8 @@ class Reconciler:
             return min(max(PATIENCE, waited / 2), LONGEST_PAUSE)
         if seen.ahead:
             return TURN_AGAIN
+        if seen.contested:
+            return max(self._yield_for(seen.subject.key), TURN_AGAIN)
         if not seen.released or (seen.subscription is not None and seen.subscription.leftovers):
             return LET_GO_AGAIN
         if self._writer.leaves_out:

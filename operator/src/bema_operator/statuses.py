@@ -193,11 +193,23 @@ def _workload(facts: Facts) -> Verdict:
         return _cron(suspended)
     if not rollout.is_done:
         return _no(_unready(facts, rollout))
+    if facts.contested:
+        return _no(_contested(facts, rollout))
     if suspended:
         return _yes(Reason.SUSPENDED, f"spec.suspend is true: no pod runs{_waiting(facts)}.")
     if rollout.wanted == 0:
         return _yes(Reason.SCALED_TO_ZERO, f"spec.replicas is 0: no pod runs{_waiting(facts)}.")
     return _yes(Reason.AVAILABLE, f"{_pods(rollout.available)} of {rollout.wanted} ready.")
+
+
+def _contested(facts: Facts, rollout: Rollout) -> Problem:
+    said = facts.spec.pods if facts.spec is not None else 0
+    text = (
+        f"The Step says {said}, and {facts.contested} has set {rollout.wanted} replicas of the Deployment again and "
+        "again; it has its way for some minutes. Take it away, or leave the number to it (spec.replicas, "
+        "spec.scaling.minReplicas)."
+    )
+    return Problem(Reason.REPLICAS_CONTESTED, text)
 
 
 def _waiting(facts: Facts) -> str:
@@ -256,6 +268,8 @@ def _is_stuck(rollout: Rollout | None, workload: Verdict) -> bool:
     """Whether Kubernetes has given up, or would wait for ever: it has no deadline after a rollout's end."""
     if rollout is None:
         return False
+    if workload.reason is Reason.REPLICAS_CONTESTED:
+        return True
     return rollout.is_overdue or (rollout.was_done and workload.reason in reasons.FALLEN)
 
 

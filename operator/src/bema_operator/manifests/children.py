@@ -11,8 +11,8 @@ from bema_operator.settings import Settings
 
 
 def children(binding: Binding, step: Step, settings: Settings, contents: str = "") -> list[Manifest]:
-    """The stamped manifests of a Step that has code and that this version supports. `contents`: a digest of what the
-    ConfigMaps hold on which it is restarted."""
+    """The stamped manifests of a Step that has code and that this version supports; what is for several pods only is
+    among them, however many there are. `contents`: a digest of what the ConfigMaps hold on which it is restarted."""
     order = Order(step=step, binding=binding, settings=settings, contents=contents)
     wanted = [config_maps.config_map(order)]
     if settings.network_policies:
@@ -22,7 +22,6 @@ def children(binding: Binding, step: Step, settings: Settings, contents: str = "
     else:
         if step.spec.apis:
             wanted.append(services.service(order))
-        if (step.spec.pods or 0) > 1:
-            wanted.append(disruptions.budget(order))
+        wanted.append(disruptions.budget(order))
         wanted.append(deployments.deployment(order))
     return [ownership.stamp(manifest) for manifest in wanted]

@@ -1,6 +1,6 @@
 """The PodDisruptionBudget of a Step with several pods: a drained node takes one of them at a time.
 
-With one pod there is none: one that may be taken protects nothing.
+With one pod there is none (see `scales`): one that may be taken protects nothing.
 """
 
 from __future__ import annotations

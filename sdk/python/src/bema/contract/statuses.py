@@ -75,6 +75,9 @@ class Reason(StrEnum):
     """The image cannot be pulled; the message is the kubelet's."""
     CRASH_LOOP = "CrashLoop"
     """The container starts and ends again and again; its log says why."""
+    REPLICAS_CONTESTED = "ReplicasContested"
+    """The Step says how many pods there are to be, and somebody else sets another number of its Deployment again and
+    again; the message names them."""
     QUOTA_EXCEEDED = "QuotaExceeded"
     """A ResourceQuota or LimitRange refuses the pod; the message is the API server's."""
     POD_SECURITY_REFUSED = "PodSecurityRefused"
