@@ -139,6 +139,16 @@ REFUSED = [
         ["spec.storage: Invalid value: expected a number of bytes such as 65536, 512Ki or 1Mi"],
         id="an unknown unit",
     ),
+    *(
+        pytest.param(
+            app(storage=size),
+            [
+                "spec.storage: Invalid value: expected at least 1Mi, such as 512Mi or 10Gi, found less: is its unit missing?"
+            ],
+            id=f"a storage of {size!r}",
+        )
+        for size in (1, "10", "1M", "1023Ki")
+    ),
     pytest.param(
         app(replicas=2),
         ['spec.replicas: Unsupported value: 2: supported values: "1", "3", "5"', UNCHECKED],
