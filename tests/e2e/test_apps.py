@@ -143,7 +143,8 @@ REFUSED = [
         pytest.param(
             app(storage=size),
             [
-                "spec.storage: Invalid value: expected at least 1Mi, such as 512Mi or 10Gi, found less: is its unit missing?"
+                "spec.storage: Invalid value: expected at least 1Mi, such as 512Mi or 10Gi, found less: "
+                "is its unit missing?"
             ],
             id=f"a storage of {size!r}",
         )

@@ -342,6 +342,22 @@ async def test_a_status_is_written_when_it_says_something_else() -> None:
     assert [found.get("storage") for found in world.api.statuses] == [None, None, "100 of 1000 (10%)"]
 
 
+async def test_what_was_measured_goes_with_the_app() -> None:
+    world = World((kinds.APP, app(1)))
+    world.apps.note_all()
+    assert world.apps.note("shop", Quota(used=100, storage=1000))
+    world.cache.drop(kinds.APP, app(2))
+    await world.look()
+    assert not world.apps.note("shop", Quota(used=100, storage=1000)), "of a namespace that is going"
+    world.cache.put(kinds.APP, app(3))
+    await world.look()
+    assert world.apps.note("shop", Quota(used=100, storage=1000))
+    await world.look()
+    world.cache.put(kinds.APP, {"metadata": metadata("app", 4, uid="another"), "spec": {}})
+    await world.look()
+    assert [found.get("storage") for found in world.api.statuses] == [None, "100 of 1000 (10%)", None]
+
+
 async def test_a_crd_of_app_that_is_older_is_told_what_it_knows() -> None:
     world = World(*STEPS, (kinds.APP, app(1)))
     world.api.stored, world.api.is_old = app(1), True

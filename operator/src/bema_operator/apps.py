@@ -51,7 +51,10 @@ class Apps:
         return plans.app_plan(self._cache.app(namespace))
 
     def note(self, namespace: str, quota: Quota) -> bool:
-        """Take in how full an app's storage is; whether that is worth a new status."""
+        """Take in how full an app's storage is; whether that is worth a new status. Without an App it is not: the next
+        one of that name may be of another namespace."""
+        if self._cache.app(namespace) is None:
+            return False
         before = self._quotas.get(namespace)
         is_news = before is None or app_statuses.differs_visibly(before, quota)
         if is_news:
@@ -65,7 +68,7 @@ class Apps:
     async def reconcile(self, key: Key) -> float | None:
         """See to one App, be it gone. Returns after how many seconds to look again without news, or None."""
         found = self._cache.app(key.namespace)
-        if self._seen.get(key.namespace, ("", 0)) != identity(found):
+        if self._seen.get(key.namespace, identity(None)) != identity(found):
             self._note_change(key.namespace, found)
         if found is None:
             self._seen.pop(key.namespace, None)
@@ -75,7 +78,10 @@ class Apps:
         return None
 
     def _note_change(self, namespace: str, found: Object | None) -> None:
-        self._seen[namespace] = identity(found)
+        before, self._seen[namespace] = self._seen.get(namespace, identity(None)), identity(found)
+        if before[0] not in ("", identity(found)[0]):
+            # Also where it is there again: the namespace may be another one.
+            self._quotas.pop(namespace, None)
         steps = self._cache.steps_of(namespace)
         log.info(
             "The App %s; %d Steps follow", "has changed" if found else "is gone", len(steps), extra={"app": namespace}
