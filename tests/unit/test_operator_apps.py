@@ -284,7 +284,7 @@ class World:
             self.cache.put(kind, found)
         broker: Any = self
         self.apps = apps.Apps(
-            self.cache, self.api, broker, look_at=self.looked.append, clock=lambda: 0.0, time=lambda: NOW
+            SETTINGS, self.cache, self.api, broker, look_at=self.looked.append, clock=lambda: 0.0, time=lambda: NOW
         )
 
     def shortfall(self, namespace: str) -> str:
@@ -339,7 +339,22 @@ async def test_a_status_is_written_when_it_says_something_else() -> None:
     await world.look()
     assert not world.apps.note("shop", Quota(used=101, storage=1000)), "less than a percent is not worth a write"
     assert world.apps.note("shop", Quota(used=101, storage=2000))
-    assert [found.get("storage") for found in world.api.statuses] == [None, None, "100 of 1000 (10%)"]
+    assert [found.get("storage") for found in world.api.statuses] == [None, None, "100 of 1Gi (0%)"]
+
+
+async def test_a_new_limit_is_shown_with_the_generation_that_says_it() -> None:
+    world = World((kinds.APP, app(1, storage="1Mi")))
+    world.apps.note("shop", Quota(used=2**19, storage=2**20))
+    await world.look()
+    world.cache.put(kinds.APP, app(2, storage="2Mi"))
+    await world.look()
+    world.cache.put(kinds.APP, app(3, oops=1))
+    await world.look()
+    assert [(found["observedGeneration"], found["storage"]) for found in world.api.statuses] == [
+        (1, "512Ki of 1Mi (50%)"),
+        (2, "512Ki of 2Mi (25%)"),
+        (3, "512Ki of 1Mi (50%)"),
+    ], "of one that cannot be read nobody knows another limit"
 
 
 async def test_what_was_measured_goes_with_the_app() -> None:
@@ -355,7 +370,7 @@ async def test_what_was_measured_goes_with_the_app() -> None:
     await world.look()
     world.cache.put(kinds.APP, {"metadata": metadata("app", 4, uid="another"), "spec": {}})
     await world.look()
-    assert [found.get("storage") for found in world.api.statuses] == [None, "100 of 1000 (10%)", None]
+    assert [found.get("storage") for found in world.api.statuses] == [None, "100 of 1Gi (0%)", None]
 
 
 async def test_a_crd_of_app_that_is_older_is_told_what_it_knows() -> None:

@@ -6,6 +6,7 @@ the App from the cache when they need it.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from bema_operator.app_statuses import AppFacts
 from bema_operator.facts import Key
 from bema_operator.objects import Object
 from bema_operator.plans import AppPlan
+from bema_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class Apps:
 
     def __init__(
         self,
+        settings: Settings,
         cache: caches.Cache,
         api: kube.Kube,
         broker: brokers.Broker,
@@ -38,6 +41,7 @@ class Apps:
         time: Callable[[], str],
     ) -> None:
         """`clock` gives seconds for durations, `time` the time of day as RFC 3339."""
+        self._settings = settings
         self._cache = cache
         self._broker = broker
         self._look_at = look_at
@@ -92,11 +96,17 @@ class Apps:
     async def _report(self, found: Object) -> None:
         subject = plans.subject(found, kinds.APP)
         namespace = subject.key.namespace
+        plan = plans.app_plan(found)
         facts = AppFacts(
             subject=subject,
-            plan=plans.app_plan(found),
+            plan=plan,
             steps=len(self._cache.steps_of(namespace)),
-            quota=self._quotas.get(namespace),
+            quota=self._quota(namespace, plan),
             shortfall=self._broker.shortfall(namespace),
         )
         await self._writer.write(subject, app_statuses.status(facts, self._time()))
+
+    def _quota(self, namespace: str, plan: AppPlan) -> Quota | None:
+        """What was used at the last sweep, of what the App gives now."""
+        quota, kept = self._quotas.get(namespace), plan.retentions(self._settings)
+        return quota if quota is None or kept is None else dataclasses.replace(quota, storage=kept.storage_bytes)
