@@ -165,6 +165,11 @@ REFUSED = [
         ["spec.defaults.pod.env[0].name: Forbidden: names that begin with BEMA_ belong to Bema"],
         id="a variable of ours",
     ),
+    pytest.param(
+        app(defaults={"pod": {"sidecars": [{"name": "step", "image": "a"}]}}),
+        ["spec.defaults.pod.sidecars[0].name: Forbidden: the name step belongs to the container that runs the handler"],
+        id="the name of the handler's container",
+    ),
 ]
 
 

@@ -187,6 +187,14 @@ def test_what_a_step_says_of_its_pod_is_in_it(step: dict[str, Any], app: dict[st
         assert getattr(said, name) is None or getattr(found, name) == getattr(said, name)
 
 
+@pytest.mark.parametrize("field", ["sidecars", "initContainers"])
+def test_the_name_of_the_handlers_container_is_taken(field: str) -> None:
+    pod = {field: [{"name": "step", "image": "a"}]}
+    sentence = "the name step belongs to the container that runs the handler, found it for another one"
+    with pytest.raises(errors.AppInvalid, match=rf"^app: defaults\.pod\.{field}\[0\]: {sentence}$"):
+        apps.parse({"defaults": {"pod": pod}}, where="app")
+
+
 def test_what_this_version_does_not_act_on_is_named() -> None:
     spec = apps.parse({"defaults": {"pod": {"serviceAccountName": "a"}}}, where="app")
     assert apps.not_supported(spec) == ["defaults.pod.serviceAccountName is not supported by this version"]

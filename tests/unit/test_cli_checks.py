@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bema.discoveries import Discovery, Found
+from bema.discoveries import Discovery, Found, FoundApp, Problem
 from bema_cli import checks, discovery, images, manifests
 from bema_cli.application import app
 from bema_cli.checks import Findings
@@ -270,6 +270,30 @@ def test_a_step_takes_over_the_place_of_none_that_is_there() -> None:
         "steps/new_step.py: adoptFrom: expected that the Step 'old' is gone, found it in steps/old_step.py"
     ]
     assert [good.name for good in found.steps] == ["old"]
+
+
+def test_volumes_that_are_mounted_are_of_the_step_or_its_app() -> None:
+    mounts = [{"name": "v", "mountPath": "/v"}, {"name": "bema-tmp", "mountPath": "/work"}]
+    pod = {"sidecars": [{"name": "proxy", "image": "p", "volumeMounts": mounts}]}
+    silent, said = step("silent", triggers=hears("a")), step("said", triggers=hears("a"), pod=pod)
+    noop = Found(file="n", name="noop", spec={"virtualEmits": ["a"]})
+
+    def problems(*amiss: Problem, **app_pod: Any) -> list[str]:
+        app = FoundApp(spec={"defaults": {"pod": app_pod}})
+        found = checks.examine(Discovery(steps=[silent, said, noop], app=app, problems=list(amiss)))
+        return [str(problem) for problem in found.problems]
+
+    text = "expected a volume of the Step or of its App's defaults, found"
+    sidecar = f"steps/said_step.py: pod.sidecars 'proxy': volumeMounts: {text} 'v' at /v; there is"
+    assert problems() == [f"{sidecar} none"]
+    assert problems(volumes=[{"name": "v", "emptyDir": {}}], volumeMounts=mounts) == []
+    assert problems(volumes=[{"name": "w", "emptyDir": {}}], volumeMounts=[{"name": "nope", "mountPath": "/x"}]) == [
+        f"{sidecar} w",
+        f"steps/said_step.py: pod.volumeMounts: {text} 'nope' at /x; there is w",
+        f"steps/silent_step.py: pod.volumeMounts: {text} 'nope' at /x; there is w",
+    ]
+    unread = Problem(file="app.yaml", message="oops")
+    assert problems(unread) == ["app.yaml: oops"], "nobody knows what the App has"
 
 
 def test_topics_without_an_end_are_warnings() -> None:

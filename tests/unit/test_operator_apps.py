@@ -100,6 +100,15 @@ def test_what_is_of_no_concern_to_pods_rolls_none(said: dict[str, Any]) -> None:
     assert planned(step(), app(**said)).wanted == planned(step(), None).wanted
 
 
+def test_a_step_that_would_mount_what_nobody_has_is_invalid_as_its_app_completes_it() -> None:
+    mounts, volumes = [{"name": "v", "mountPath": "/v"}], [{"name": "v", "emptyDir": {}}]
+    said = app(defaults={"pod": {"volumeMounts": mounts}})
+    assert planned(step(), said).invalid == (
+        "pod.volumeMounts: expected a volume of the Step or of its App's defaults, found 'v' at /v; there is none"
+    )
+    assert planned(step(pod={"volumes": volumes}), said).wanted
+
+
 def test_the_stream_is_as_the_app_has_it() -> None:
     plan = planned(step(), app(replicas=3))
     assert plan.stream is not None

@@ -193,6 +193,14 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "Volume": (_exactly_one("a volume", (str(f.alias) for n, f in Volume.model_fields.items() if n != "name")),),
     "EnvFrom": (_exactly_one("an entry of envFrom", ("configMapRef", "secretRef")),),
+    "Container": (
+        Rule(
+            f"self.name != '{pods.CONTAINER}'",
+            pods.CONTAINER_MESSAGE,
+            field=".name",
+            reason="FieldValueForbidden",
+        ),
+    ),
     "EnvVar": (
         Rule(
             "!self.name.startsWith('BEMA_')",
