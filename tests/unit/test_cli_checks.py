@@ -254,6 +254,15 @@ def test_what_is_wrong_with_an_app_is_said(tmp_path: Path, text: str, lines: lis
     assert checks.examine(Discovery(problems=problems)).is_app_amiss
 
 
+def test_an_exponent_is_a_number_as_it_is_to_the_api_server(tmp_path: Path) -> None:
+    (tmp_path / "app.yaml").write_text(APP.format(name="app", spec="{storage: 1e9}"))
+    app, problems = manifests.read_app(tmp_path)
+    assert (app and app.spec, problems) == ({"storage": 10**9}, [])
+    (tmp_path / "app.yaml").write_text(APP.format(name="app", spec="{storage: '1e9'}"))
+    _, [problem] = manifests.read_app(tmp_path)
+    assert problem.message == "storage: expected a number of bytes such as 65536, 512Ki or 1Mi, found '1e9'"
+
+
 def step(name: str, **spec: Any) -> Found:
     return Found(file=f"steps/{name}_step.py", name=name, spec=spec, entrypoint=f"steps/{name}_step.py")
 

@@ -28,6 +28,9 @@ def parse(quantity: int | str) -> int:
 
 def _check(quantity: Any) -> Any:
     """Before the union is tried, or each of its members would complain on a line of its own."""
+    if isinstance(quantity, float) and quantity.is_integer():
+        # YAML's 1e9, which the API server stores as the integer that it is.
+        quantity = int(quantity)
     if not isinstance(quantity, int | str):
         raise ValueError(f"expected a number of bytes such as 65536, 512Ki or 1Mi, found {quantity!r}")
     parse(quantity)
