@@ -139,6 +139,17 @@ REFUSED = [
         ["spec.storage: Invalid value: expected a number of bytes such as 65536, 512Ki or 1Mi"],
         id="an unknown unit",
     ),
+    *(
+        pytest.param(
+            app(storage=size),
+            [
+                "spec.storage: Invalid value: expected at least 1Mi, such as 512Mi or 10Gi, found less: "
+                "is its unit missing?"
+            ],
+            id=f"a storage of {size!r}",
+        )
+        for size in (1, "10", "1M", "1023Ki")
+    ),
     pytest.param(
         app(replicas=2),
         ['spec.replicas: Unsupported value: 2: supported values: "1", "3", "5"', UNCHECKED],
@@ -153,6 +164,11 @@ REFUSED = [
         app(defaults={"pod": {"env": [{"name": "BEMA_X"}]}}),
         ["spec.defaults.pod.env[0].name: Forbidden: names that begin with BEMA_ belong to Bema"],
         id="a variable of ours",
+    ),
+    pytest.param(
+        app(defaults={"pod": {"sidecars": [{"name": "step", "image": "a"}]}}),
+        ["spec.defaults.pod.sidecars[0].name: Forbidden: the name step belongs to the container that runs the handler"],
+        id="the name of the handler's container",
     ),
 ]
 

@@ -81,7 +81,7 @@ async def test_nearly_full_requests_that_add_events_are_refused_and_all_else_goe
     status, body, headers = app.request("POST", "/orders", {"id": 2})
     assert (status, headers["content-type"], headers["retry-after"]) == (503, "application/problem+json", "30")
     assert body["title"] == "App storage full"
-    assert "of 1 MiB used" in body["detail"]
+    assert "of 977Ki used" in body["detail"]
     assert await app.state("orders", "taken") == 1, "a refused request has written something"
     assert app.request("POST", "/notes", {"text": "no event"})[0] == 200
     assert app.worker.readiness() == (200, f"ok\napp storage high: {await _quota(app)}\n")

@@ -50,6 +50,19 @@ def test_what_is_no_length_of_time_is_refused_by_what_it_is(text: str) -> None:
     assert str(caught.value).endswith(f"found {text!r}")
 
 
+@pytest.mark.parametrize("size", [1, "10", 2**20 - 1, "1M", "1048k", "1023Ki"])
+def test_a_storage_whose_unit_was_forgotten_is_refused(size: int | str) -> None:
+    with pytest.raises(errors.AppInvalid) as caught:
+        apps.parse({"storage": size}, where="app")
+    expected = "expected at least 1Mi, such as 512Mi or 10Gi"
+    assert str(caught.value) == f"app: storage: {expected}, found {size!r}: is its unit missing?"
+
+
+@pytest.mark.parametrize("size", [2**20, "1048576", "2M", "1049k", "1024Ki", "1Mi", "1Gi", "9999999999999999Gi"])
+def test_the_smallest_storages(size: int | str) -> None:
+    assert apps.parse({"storage": size}, where="app").storage == size
+
+
 def test_an_app_says_otherwise_than_its_installation() -> None:
     spec = apps.parse(
         {"eventRetention": "2h", "deadLetterRetention": "1w", "storage": "5Gi", "replicas": 3}, where="app"
@@ -172,6 +185,14 @@ def test_what_a_step_says_of_its_pod_is_in_it(step: dict[str, Any], app: dict[st
         assert set(map(repr, getattr(said, name) or [])) <= set(map(repr, getattr(found, name) or []))
     for name in ("resources", "tolerations", "affinity", "env_from", "priority_class_name"):
         assert getattr(said, name) is None or getattr(found, name) == getattr(said, name)
+
+
+@pytest.mark.parametrize("field", ["sidecars", "initContainers"])
+def test_the_name_of_the_handlers_container_is_taken(field: str) -> None:
+    pod = {field: [{"name": "step", "image": "a"}]}
+    sentence = "the name step belongs to the container that runs the handler, found it for another one"
+    with pytest.raises(errors.AppInvalid, match=rf"^app: defaults\.pod\.{field}\[0\]: {sentence}$"):
+        apps.parse({"defaults": {"pod": pod}}, where="app")
 
 
 def test_what_this_version_does_not_act_on_is_named() -> None:

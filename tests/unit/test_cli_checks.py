@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bema.discoveries import Discovery, Found
+from bema.discoveries import Discovery, Found, FoundApp, Problem
 from bema_cli import checks, discovery, images, manifests
 from bema_cli.application import app
 from bema_cli.checks import Findings
@@ -254,6 +254,15 @@ def test_what_is_wrong_with_an_app_is_said(tmp_path: Path, text: str, lines: lis
     assert checks.examine(Discovery(problems=problems)).is_app_amiss
 
 
+def test_an_exponent_is_a_number_as_it_is_to_the_api_server(tmp_path: Path) -> None:
+    (tmp_path / "app.yaml").write_text(APP.format(name="app", spec="{storage: 1e9}"))
+    app, problems = manifests.read_app(tmp_path)
+    assert (app and app.spec, problems) == ({"storage": 10**9}, [])
+    (tmp_path / "app.yaml").write_text(APP.format(name="app", spec="{storage: '1e9'}"))
+    _, [problem] = manifests.read_app(tmp_path)
+    assert problem.message == "storage: expected a number of bytes such as 65536, 512Ki or 1Mi, found '1e9'"
+
+
 def step(name: str, **spec: Any) -> Found:
     return Found(file=f"steps/{name}_step.py", name=name, spec=spec, entrypoint=f"steps/{name}_step.py")
 
@@ -270,6 +279,30 @@ def test_a_step_takes_over_the_place_of_none_that_is_there() -> None:
         "steps/new_step.py: adoptFrom: expected that the Step 'old' is gone, found it in steps/old_step.py"
     ]
     assert [good.name for good in found.steps] == ["old"]
+
+
+def test_volumes_that_are_mounted_are_of_the_step_or_its_app() -> None:
+    mounts = [{"name": "v", "mountPath": "/v"}, {"name": "bema-tmp", "mountPath": "/work"}]
+    pod = {"sidecars": [{"name": "proxy", "image": "p", "volumeMounts": mounts}]}
+    silent, said = step("silent", triggers=hears("a")), step("said", triggers=hears("a"), pod=pod)
+    noop = Found(file="n", name="noop", spec={"virtualEmits": ["a"]})
+
+    def problems(*amiss: Problem, **app_pod: Any) -> list[str]:
+        app = FoundApp(spec={"defaults": {"pod": app_pod}})
+        found = checks.examine(Discovery(steps=[silent, said, noop], app=app, problems=list(amiss)))
+        return [str(problem) for problem in found.problems]
+
+    text = "expected a volume of the Step or of its App's defaults, found"
+    sidecar = f"steps/said_step.py: pod.sidecars 'proxy': volumeMounts: {text} 'v' at /v; there is"
+    assert problems() == [f"{sidecar} none"]
+    assert problems(volumes=[{"name": "v", "emptyDir": {}}], volumeMounts=mounts) == []
+    assert problems(volumes=[{"name": "w", "emptyDir": {}}], volumeMounts=[{"name": "nope", "mountPath": "/x"}]) == [
+        f"{sidecar} w",
+        f"steps/said_step.py: pod.volumeMounts: {text} 'nope' at /x; there is w",
+        f"steps/silent_step.py: pod.volumeMounts: {text} 'nope' at /x; there is w",
+    ]
+    unread = Problem(file="app.yaml", message="oops")
+    assert problems(unread) == ["app.yaml: oops"], "nobody knows what the App has"
 
 
 def test_topics_without_an_end_are_warnings() -> None:

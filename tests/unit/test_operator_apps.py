@@ -102,6 +102,15 @@ def test_what_is_of_no_concern_to_pods_rolls_none(said: dict[str, Any]) -> None:
     assert planned(step(), app(**said)).wanted == planned(step(), None).wanted
 
 
+def test_a_step_that_would_mount_what_nobody_has_is_invalid_as_its_app_completes_it() -> None:
+    mounts, volumes = [{"name": "v", "mountPath": "/v"}], [{"name": "v", "emptyDir": {}}]
+    said = app(defaults={"pod": {"volumeMounts": mounts}})
+    assert planned(step(), said).invalid == (
+        "pod.volumeMounts: expected a volume of the Step or of its App's defaults, found 'v' at /v; there is none"
+    )
+    assert planned(step(pod={"volumes": volumes}), said).wanted
+
+
 def test_the_stream_is_as_the_app_has_it() -> None:
     plan = planned(step(), app(replicas=3))
     assert plan.stream is not None
@@ -286,7 +295,7 @@ class World:
             self.cache.put(kind, found)
         broker: Any = self
         self.apps = apps.Apps(
-            self.cache, self.api, broker, look_at=self.looked.append, clock=lambda: 0.0, time=lambda: NOW
+            SETTINGS, self.cache, self.api, broker, look_at=self.looked.append, clock=lambda: 0.0, time=lambda: NOW
         )
 
     def shortfall(self, namespace: str) -> str:
@@ -341,7 +350,38 @@ async def test_a_status_is_written_when_it_says_something_else() -> None:
     await world.look()
     assert not world.apps.note("shop", Quota(used=101, storage=1000)), "less than a percent is not worth a write"
     assert world.apps.note("shop", Quota(used=101, storage=2000))
-    assert [found.get("storage") for found in world.api.statuses] == [None, None, "100 of 1000 (10%)"]
+    assert [found.get("storage") for found in world.api.statuses] == [None, None, "100 of 1Gi (0%)"]
+
+
+async def test_a_new_limit_is_shown_with_the_generation_that_says_it() -> None:
+    world = World((kinds.APP, app(1, storage="1Mi")))
+    world.apps.note("shop", Quota(used=2**19, storage=2**20))
+    await world.look()
+    world.cache.put(kinds.APP, app(2, storage="2Mi"))
+    await world.look()
+    world.cache.put(kinds.APP, app(3, oops=1))
+    await world.look()
+    assert [(found["observedGeneration"], found["storage"]) for found in world.api.statuses] == [
+        (1, "512Ki of 1Mi (50%)"),
+        (2, "512Ki of 2Mi (25%)"),
+        (3, "512Ki of 1Mi (50%)"),
+    ], "of one that cannot be read nobody knows another limit"
+
+
+async def test_what_was_measured_goes_with_the_app() -> None:
+    world = World((kinds.APP, app(1)))
+    world.apps.note_all()
+    assert world.apps.note("shop", Quota(used=100, storage=1000))
+    world.cache.drop(kinds.APP, app(2))
+    await world.look()
+    assert not world.apps.note("shop", Quota(used=100, storage=1000)), "of a namespace that is going"
+    world.cache.put(kinds.APP, app(3))
+    await world.look()
+    assert world.apps.note("shop", Quota(used=100, storage=1000))
+    await world.look()
+    world.cache.put(kinds.APP, {"metadata": metadata("app", 4, uid="another"), "spec": {}})
+    await world.look()
+    assert [found.get("storage") for found in world.api.statuses] == [None, "100 of 1Gi (0%)", None]
 
 
 async def test_a_crd_of_app_that_is_older_is_told_what_it_knows() -> None:

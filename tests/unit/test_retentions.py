@@ -64,7 +64,8 @@ def test_levels_come_at_once_and_go_with_some_distance(percent: float, before: L
 def test_a_quota_survives_its_json() -> None:
     quota = Quota(Level.HIGH, 850, 1000, 12.5)
     assert retentions.read_quota(quota.to_json()) == quota
-    assert str(Quota(Level.HIGH, 85 * 2**20, 100 * 2**20)) == "85% of 100 MiB used"
+    assert str(Quota(Level.HIGH, 85 * 2**20, 100 * 2**20)) == "85% of 100Mi used"
+    assert str(Quota(Level.FULL, 1704, 1000)) == "170% of 1000 used"
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'{"level":"odd","used":1,"storage":1,"time":1}'])

@@ -88,7 +88,7 @@ class Operator:
         if self.lease is not None:
             api.check = self.lease.check
         self.workers = queues.Workers(self.queue, self._reconcile, count=options.workers, clock=clock)
-        self.apps = apps.Apps(self.cache, api, self.broker, look_at=self._look_at, clock=clock, time=now)
+        self.apps = apps.Apps(options, self.cache, api, self.broker, look_at=self._look_at, clock=clock, time=now)
         self.app_queue = queues.Queue()
         self.app_workers = queues.Workers(self.app_queue, self._reconcile_app, count=APP_WORKERS, clock=clock)
         self.watches = watches.Watches(options, self.cache, api, news=self._news, clock=clock)

@@ -22,7 +22,7 @@ class AppFacts:
     steps: int
     """How many Steps the namespace has."""
     quota: Quota | None = None
-    """As of the last sweep that changed what is shown; None before the first, and without a stream."""
+    """What is used is as of the last sweep that changed what is shown; None before the first, and without a stream."""
     shortfall: str = ""
     """Why the app's stream has fewer copies than asked for."""
 

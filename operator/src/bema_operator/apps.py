@@ -6,6 +6,7 @@ the App from the cache when they need it.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from bema_operator.app_statuses import AppFacts
 from bema_operator.facts import Key
 from bema_operator.objects import Object
 from bema_operator.plans import AppPlan
+from bema_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class Apps:
 
     def __init__(
         self,
+        settings: Settings,
         cache: caches.Cache,
         api: kube.Kube,
         broker: brokers.Broker,
@@ -38,6 +41,7 @@ class Apps:
         time: Callable[[], str],
     ) -> None:
         """`clock` gives seconds for durations, `time` the time of day as RFC 3339."""
+        self._settings = settings
         self._cache = cache
         self._broker = broker
         self._look_at = look_at
@@ -51,7 +55,10 @@ class Apps:
         return plans.app_plan(self._cache.app(namespace))
 
     def note(self, namespace: str, quota: Quota) -> bool:
-        """Take in how full an app's storage is; whether that is worth a new status."""
+        """Take in how full an app's storage is; whether that is worth a new status. Without an App it is not: the next
+        one of that name may be of another namespace."""
+        if self._cache.app(namespace) is None:
+            return False
         before = self._quotas.get(namespace)
         is_news = before is None or app_statuses.differs_visibly(before, quota)
         if is_news:
@@ -65,7 +72,7 @@ class Apps:
     async def reconcile(self, key: Key) -> float | None:
         """See to one App, be it gone. Returns after how many seconds to look again without news, or None."""
         found = self._cache.app(key.namespace)
-        if self._seen.get(key.namespace, ("", 0)) != identity(found):
+        if self._seen.get(key.namespace, identity(None)) != identity(found):
             self._note_change(key.namespace, found)
         if found is None:
             self._seen.pop(key.namespace, None)
@@ -75,7 +82,10 @@ class Apps:
         return None
 
     def _note_change(self, namespace: str, found: Object | None) -> None:
-        self._seen[namespace] = identity(found)
+        before, self._seen[namespace] = self._seen.get(namespace, identity(None)), identity(found)
+        if before[0] not in ("", identity(found)[0]):
+            # Also where it is there again: the namespace may be another one.
+            self._quotas.pop(namespace, None)
         steps = self._cache.steps_of(namespace)
         log.info(
             "The App %s; %d Steps follow", "has changed" if found else "is gone", len(steps), extra={"app": namespace}
@@ -86,11 +96,17 @@ class Apps:
     async def _report(self, found: Object) -> None:
         subject = plans.subject(found, kinds.APP)
         namespace = subject.key.namespace
+        plan = plans.app_plan(found)
         facts = AppFacts(
             subject=subject,
-            plan=plans.app_plan(found),
+            plan=plan,
             steps=len(self._cache.steps_of(namespace)),
-            quota=self._quotas.get(namespace),
+            quota=self._quota(namespace, plan),
             shortfall=self._broker.shortfall(namespace),
         )
         await self._writer.write(subject, app_statuses.status(facts, self._time()))
+
+    def _quota(self, namespace: str, plan: AppPlan) -> Quota | None:
+        """What was used at the last sweep, of what the App gives now."""
+        quota, kept = self._quotas.get(namespace), plan.retentions(self._settings)
+        return quota if quota is None or kept is None else dataclasses.replace(quota, storage=kept.storage_bytes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from bema.contract import apps, bindings, errors, names, retentions, steps
+from bema.contract import apps, bindings, errors, names, pods, retentions, steps
 from bema.contract.apps import AppSpec
 from bema.contract.bindings import AppStream, Binding
 from bema.contract.retentions import Retentions
@@ -114,6 +114,9 @@ def plan(found: Object, namespace_uid: str, settings: Settings, app: AppPlan = A
         )
     owner = bindings.Owner(namespace=who.key.namespace, namespace_uid=namespace_uid, uid=who.uid, created=who.created)
     complete = apps.complete(step, app.spec)
+    missing = list(pods.missing_volumes(complete.spec.pod))
+    if missing:
+        return Plan(invalid="; ".join(missing))
     # Not as the App has it: how many copies there are is nothing that a pod would have to start again for.
     binding = bindings.bind(complete, owner, settings.as_installation())
     return Plan(

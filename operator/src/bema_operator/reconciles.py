@@ -161,7 +161,7 @@ class Reconciler:
     async def _plan(self, subject: Subject, found: Object) -> Plan:
         namespace_uid = await self._namespace_uid(subject.key.namespace)
         app = self._cache.app(subject.key.namespace)
-        digest = await self._contents.digest(subject.key, plans.restarts_on(found))
+        digest = await self._contents.digest(subject.key, plans.restarts_on(found), subject.generation)
         now = _Generations(subject.uid, subject.generation, *apps.identity(app), digest)
         before, plan = self._plans.get(subject.key, (None, Plan()))
         if before != now:

@@ -9,12 +9,8 @@ from bema.contract import names, pods
 from bema_operator.manifests import config_maps, parts
 from bema_operator.manifests.parts import Manifest, Order, present
 
-CONTAINER = "step"
 USER = 10001
 HOME = "/tmp"
-VOLUME_BINDING = "bema-binding"
-VOLUME_CODE = "bema-code"
-VOLUME_TMP = "bema-tmp"
 RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}}
 GRACE_SECONDS = 10
 """Beyond draining, for what is cancelled to end."""
@@ -54,7 +50,7 @@ def _template(order: Order, container: Manifest) -> Manifest:
     metadata = present(
         labels={**(fields.labels or {}), **parts.labels(order.binding)},
         annotations={
-            "kubectl.kubernetes.io/default-container": CONTAINER,
+            "kubectl.kubernetes.io/default-container": pods.CONTAINER,
             **(fields.annotations or {}),
             **({names.ANNOTATION_CONTENTS: order.contents} if order.contents else {}),
         },
@@ -102,7 +98,7 @@ def _container(order: Order) -> Manifest:
     fields = order.step.spec.pod
     code = order.step.spec.code
     return present(
-        name=CONTAINER,
+        name=pods.CONTAINER,
         image=(code.image if code else None) or order.settings.runtime_image,
         imagePullPolicy=order.settings.image_pull_policy,
         env=_environment(fields.env),
@@ -148,18 +144,18 @@ def _probes() -> Manifest:
 
 
 def _mounts(order: Order, fields: pods.PodFields) -> list[Manifest]:
-    mounts = [{"name": VOLUME_BINDING, "mountPath": config_maps.FOLDER_BINDING, "readOnly": True}]
+    mounts = [{"name": pods.VOLUME_BINDING, "mountPath": config_maps.FOLDER_BINDING, "readOnly": True}]
     if config_maps.inline(order):
-        mounts.append({"name": VOLUME_CODE, "mountPath": names.PATH_APP, "readOnly": True})
-    return [*mounts, {"name": VOLUME_TMP, "mountPath": HOME}, *parts.dumped(fields.volume_mounts)]
+        mounts.append({"name": pods.VOLUME_CODE, "mountPath": names.PATH_APP, "readOnly": True})
+    return [*mounts, {"name": pods.VOLUME_TMP, "mountPath": HOME}, *parts.dumped(fields.volume_mounts)]
 
 
 def _volumes(order: Order, fields: pods.PodFields) -> list[Manifest]:
     source = config_maps.name(order)
-    volumes: list[Manifest] = [_from_config_map(VOLUME_BINDING, source, config_maps.binding_items())]
+    volumes: list[Manifest] = [_from_config_map(pods.VOLUME_BINDING, source, config_maps.binding_items())]
     if config_maps.inline(order):
-        volumes.append(_from_config_map(VOLUME_CODE, source, config_maps.code_items(order)))
-    return [*volumes, {"name": VOLUME_TMP, "emptyDir": {}}, *parts.dumped(fields.volumes)]
+        volumes.append(_from_config_map(pods.VOLUME_CODE, source, config_maps.code_items(order)))
+    return [*volumes, {"name": pods.VOLUME_TMP, "emptyDir": {}}, *parts.dumped(fields.volumes)]
 
 
 def _from_config_map(volume: str, source: str, items: list[Manifest]) -> Manifest:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from bema.contract import apps, errors, steps, triggers
+from bema.contract import apps, errors, pods, steps, triggers
 from bema.contract.apps import AppSpec
 from bema.contract.models import JsonSchema
 from bema.contract.steps import MAX_INLINE_BYTES, StepSpec
@@ -81,6 +81,9 @@ def examine(discovery: Discovery) -> Findings:
     more = [problem for found in discovery.steps for problem in _alone(found)]
     more += _adoptions(discovery.steps)
     said = discovery.app.app() if discovery.app else AppSpec()
+    if not any(problem.file == apps.FILE for problem in discovery.problems):
+        # Or nobody knows which volumes the App has.
+        more += _mounts(discovery.steps, said)
     more += [Problem(file=apps.FILE, message=sentence) for sentence in apps.not_supported(said)]
     return _findings(discovery.steps, [*discovery.problems, *more, *_routes(discovery.steps)], discovery.app, said)
 
@@ -111,6 +114,14 @@ def _alone(found: Found) -> Iterator[Problem]:
         if (reason := _schema_error(schema)) is not None:
             message = f"{where}: expected a JSON Schema (draft 2020-12), found one that is invalid: {reason}"
             yield Problem(file=found.file, message=message, step_file=found.file)
+
+
+def _mounts(found: Iterable[Found], app: AppSpec) -> Iterator[Problem]:
+    """Mounts of volumes that neither a Step nor the App has."""
+    for step in found:
+        spec = apps.complete(step.step(), app).spec
+        for sentence in pods.missing_volumes(spec.pod) if spec.triggers else ():
+            yield Problem(file=step.file, message=sentence, step_file=step.file)
 
 
 def _schemas(spec: StepSpec) -> Iterator[tuple[str, JsonSchema]]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bema.clusters import kinds
-from bema.contract import names
+from bema.contract import names, pods
 
-CONTAINER = "step"
+CONTAINER = pods.CONTAINER
 """The container of a Step's pod that runs its code."""
 
 Object = Mapping[str, Any]

@@ -45,8 +45,8 @@ class AppSpec(Model):
     """How long events are kept that every subscriber has settled, such as 24h or 7d. Default: the installation's."""
     dead_letter_retention: durations.Duration | None = None
     """How long dead letters are kept, such as 30d. Default: the installation's."""
-    storage: quantities.Quantity | None = None
-    """Bytes that the app may use in NATS, one copy of it, such as 10Gi. Default: the installation's."""
+    storage: quantities.Storage | None = None
+    """Bytes that the app may use in NATS, one copy of it, such as 10Gi; at least 1Mi. Default: the installation's."""
     replicas: Literal[1, 3, 5] | None = None
     """Copies of all that the app has in NATS, each on a server of its own: 1, 3 or 5. Default: the installation's."""
     defaults: Defaults = Defaults()

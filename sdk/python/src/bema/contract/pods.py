@@ -7,6 +7,7 @@ Security Standard closes. The operator sets every security context itself.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
@@ -23,6 +24,18 @@ CONFIG_MAP_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 """A regular expression (RE2) of a ConfigMap's name."""
 
 CONFIG_MAP_MESSAGE = "expected the name of a ConfigMap such as shop-settings"
+
+
+CONTAINER = "step"
+"""Name of the container that runs a Step's code."""
+
+CONTAINER_MESSAGE = f"the name {CONTAINER} belongs to the container that runs the handler"
+
+VOLUME_BINDING = "bema-binding"
+VOLUME_CODE = "bema-code"
+VOLUME_TMP = "bema-tmp"
+_VOLUMES = frozenset({VOLUME_BINDING, VOLUME_CODE, VOLUME_TMP})
+"""Those that each pod has."""
 
 
 def _check_name(name: str) -> str:
@@ -152,6 +165,12 @@ class Container(Model):
     volume_mounts: Annotated[list[VolumeMount], Field(max_length=64)] | None = None
     """Where volumes appear."""
 
+    @model_validator(mode="after")
+    def _beside(self) -> Container:
+        if self.name == CONTAINER:
+            raise ValueError(f"{CONTAINER_MESSAGE}, found it for another one")
+        return self
+
 
 class PodFields(Model):
     """What may be said about a Step's pod."""
@@ -212,6 +231,23 @@ class PodFields(Model):
             else:
                 found[field] = ours
         return self.model_copy(update=found)
+
+
+def missing_volumes(pod: PodFields) -> Iterator[str]:
+    """Mounts of volumes that a pod does not have, each as a sentence that names the field. Of a Step with its App's
+    defaults: either may have the volume that the other mounts."""
+    known = _VOLUMES | {volume.name for volume in pod.volumes or []}
+    mounting = [("volumeMounts", pod.volume_mounts)]
+    for field, containers in (("initContainers", pod.init_containers), ("sidecars", pod.sidecars)):
+        mounting += [(f"{field} {item.name!r}: volumeMounts", item.volume_mounts) for item in containers or []]
+    for where, mounts in mounting:
+        for mount in mounts or []:
+            if mount.name not in known:
+                said = ", ".join(sorted(known - _VOLUMES)) or "none"
+                yield (
+                    f"pod.{where}: expected a volume of the Step or of its App's defaults, found {mount.name!r} at "
+                    f"{mount.mount_path}; there is {said}"
+                )
 
 
 _MAPS = frozenset({"node_selector", "labels", "annotations"})

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bema.contract import floors, names
+from bema.contract import floors, names, quantities
 from bema.contract.bindings import Installation
 from bema.contract.floors import Subscriber
 from bema.contract.triggers import Kind
@@ -140,7 +140,7 @@ class Quota:
         return self.used / self.storage
 
     def __str__(self) -> str:
-        return f"{self.share:.0%} of {self.storage / 2**20:,.0f} MiB used"
+        return f"{self.share:.0%} of {quantities.show(self.storage)} used"
 
     def to_json(self) -> bytes:
         body = {"level": self.level, "used": self.used, "storage": self.storage, "time": round(self.time, 3)}

@@ -71,6 +71,20 @@ def _is_bytes(what: str) -> str:
     return f"!has({what}) || type({what}) == int || " + _matches(what, quantities.PATTERN)
 
 
+def _least(field: str, least: int, message: str) -> Rule:
+    """At least so many bytes. What is no number of bytes has a rule of its own."""
+    what = f"self.{field}"
+    # Compared in the quantity's own unit: a product could be too large for CEL's integers.
+    units = ", ".join(f"'{unit}': {-(-least // size)}" for unit, size in quantities.UNITS.items())
+    text = f"int({what}.find('^[0-9]+')) >= {{{units}}}[{what}.find('[A-Za-z]*$')]"
+    is_bytes = _matches(what, quantities.PATTERN)
+    return Rule(
+        f"!has({what}) || (type({what}) == int ? {what} >= {least} : !{is_bytes} || {text})",
+        f"{message}, found less: is its unit missing?",
+        field=f".{field}",
+    )
+
+
 def _time(field: str) -> Rule:
     units = ", ".join(f"'{unit}': {seconds}" for unit, seconds in durations.UNITS.items())
     number, unit = (
@@ -179,6 +193,14 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "Volume": (_exactly_one("a volume", (str(f.alias) for n, f in Volume.model_fields.items() if n != "name")),),
     "EnvFrom": (_exactly_one("an entry of envFrom", ("configMapRef", "secretRef")),),
+    "Container": (
+        Rule(
+            f"self.name != '{pods.CONTAINER}'",
+            pods.CONTAINER_MESSAGE,
+            field=".name",
+            reason="FieldValueForbidden",
+        ),
+    ),
     "EnvVar": (
         Rule(
             "!self.name.startsWith('BEMA_')",
@@ -211,6 +233,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         _time("eventRetention"),
         _time("deadLetterRetention"),
         Rule(_is_bytes("self.storage"), _BYTES, field=".storage"),
+        _least("storage", quantities.LEAST_STORAGE, quantities.STORAGE_MESSAGE),
     ),
     "StepSpec": (
         Rule(
