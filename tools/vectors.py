@@ -249,6 +249,7 @@ NAMES: tuple[Case, ...] = (
     _call("what a Step watches", "watch", root="bema.shop", step="pay"),
     _call("what every Step watches", "watch", root="bema.shop"),
     _call("whose place a Step has taken over", "adoption", root="bema.shop", step="pay"),
+    _call("who has taken over a Step's place", "adopter", root="bema.shop", former="pay"),
     _call(
         "a run that may end its process",
         "suspect",

@@ -137,6 +137,20 @@ def test_a_renamed_step_goes_on_from_the_place_of_the_one_that_it_was(space: Spa
     assert "The Step new has taken over the place of old" in space.wait_reason("old", "TakenOver")
     assert space.children("old") == []
 
+    # Nor does anybody else take what one Step has taken.
+    space.apply(step("other", EVENT, code=code, adoptFrom="old"))
+    assert "The Step new has taken over the place of old" in space.wait_reason("other", "TakenOver")
+    assert consumer(space, "other") is None
+
+    # A renaming is undone by one in the other direction.
+    space.cluster.kubectl("delete", "step", "old", "other", "-n", space.name)
+    space.apply(step("old", EVENT, code=code, adoptFrom="new"))
+    message = space.wait_reason("old", "AdoptionWaits")
+    space.cluster.kubectl(*message.partition("kubectl ")[2].split())
+    space.wait_ready("old")
+    assert "It has taken over the place of new." in space.condition("old", "SubscriptionReady")["message"]
+    assert consumer(space, "new") is None
+
 
 def test_without_anybody_to_take_over_a_step_begins_as_it_says(space: Space) -> None:
     space.apply(step("new", EVENT, replicas=0, adoptFrom="nobody"))

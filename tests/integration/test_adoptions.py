@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -14,8 +15,13 @@ from bema import handlers
 from bema.contract import bindings, errors, names
 from bema.contract.adoptions import Adoption, Former
 from bema.contract.bindings import Binding, Installation, Owner
+from bema.contract.statuses import Reason
 from bema.contract.steps import Step
 from bema.ports import admin, adoptions, dead_letters, subscriptions
+from bema_operator.brokers import Broker, Others
+from bema_operator.facts import Key, Problem
+from bema_operator.metrics import Metrics
+from bema_operator.settings import Settings
 from tests.support import waits
 from tests.support.runtimes import NAMESPACE, App
 
@@ -245,6 +251,132 @@ async def test_without_anybody_to_take_over_a_step_begins_as_it_says(start_app: 
     states = await admin.consumer_states(app.js, app.stream)
     assert (states["new"].backlog, states["other"].backlog) == (0, 1), "from now on"
     assert names.retry_filter(app.root, "old") not in states["new"].filters
+
+
+async def test_one_step_alone_takes_over_a_place(start_app: Start) -> None:
+    app: App = await start_app({"steps/old_step.py": work()}, workers=0)
+    for number in range(3):
+        await app.emit("a", {"n": number})
+    both = [bound(app, name, work("old")) for name in ("one", "two")]
+    ends = await asyncio.gather(*(subscriptions.ensure(app.js, each) for each in both), return_exceptions=True)
+    [winner] = [each for each, end in zip(both, ends, strict=True) if not isinstance(end, Exception)]
+    [loser] = [each for each in both if each is not winner]
+    [error] = [end for end in ends if isinstance(end, Exception)]
+    assert isinstance(error, errors.PlaceTaken)
+    assert f"the Step {winner.step} has taken over the place of old" in str(error)
+    for _ in range(2):
+        states = await admin.consumer_states(app.js, app.stream)
+        assert {durable: state.backlog for durable, state in states.items()} == {winner.step: 3}
+        with pytest.raises(errors.PlaceTaken):
+            await subscriptions.ensure(app.js, loser)
+        await subscriptions.ensure(app.js, winner)
+    await subscriptions.remove(app.js, app.stream, winner.step)
+    await subscriptions.ensure(app.js, loser)
+    assert await adoptions.read(app.js, app.stream, loser.step) == Adoption(), "it is gone with the one that had it"
+
+
+async def test_a_renaming_is_undone_and_done_again(start_app: Start) -> None:
+    app: App = await start_app({"steps/old_step.py": work()}, workers=0)
+    for number in range(3):
+        await app.emit("a", {"n": number})
+    for name, former in (("new", "old"), ("old", "new"), ("new", "old")):
+        await subscriptions.ensure(app.js, bound(app, name, work(former)))
+        states = await admin.consumer_states(app.js, app.stream)
+        assert {durable: state.backlog for durable, state in states.items()} == {name: 3}
+        assert await adoptions.holder(app.js, app.stream, former) == name
+        assert await adoptions.read(app.js, app.stream, former) is None
+
+
+class Operator:
+    """The operator's side of an app, with Steps that are there by their names."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.broker = Broker(Settings(nats_urls=tuple(app.nats_urls)), Metrics(), lambda key: None)
+        self.adopting: dict[str, str] = {}
+        """All Steps that are there, and whose place they take over."""
+
+    async def look(self, name: str) -> Problem | None:
+        """Look at a Step, which hears `a`."""
+        former = self.adopting[name]
+        binding = bound(self.app, name, work(former))
+        same = [step for step, adopts in self.adopting.items() if adopts == former and step != name]
+        others = Others([step for step, adopts in self.adopting.items() if adopts == name], same, self._exists)
+        stream = bindings.app_stream(
+            Owner(namespace=NAMESPACE), Installation(broker=bindings.Broker(urls=self.app.nats_urls))
+        )
+        key = Key(NAMESPACE, name)
+        return (await self.broker.ensure(key, binding, stream=stream, others=others)).problem
+
+    async def _exists(self, name: str) -> bool:
+        return name in self.adopting
+
+    async def backlogs(self) -> dict[str, int]:
+        states = await admin.consumer_states(self.app.js, self.app.stream)
+        return {durable: state.backlog for durable, state in states.items()}
+
+
+@pytest.fixture
+async def operator(start_app: Start) -> AsyncIterator[Operator]:
+    """Of an app with a Step `old` for which three events wait."""
+    app: App = await start_app({"steps/old_step.py": work()}, workers=0)
+    for number in range(3):
+        await app.emit("a", {"n": number})
+    found = Operator(app)
+    task = asyncio.create_task(found.broker.run())
+    try:
+        await found.broker.wait_connected(10)
+        found.adopting["old"] = ""
+        yield found
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_of_two_that_take_over_one_place_the_other_is_held_back(operator: Operator) -> None:
+    operator.adopting |= {"a": "old", "b": "old"}
+    first, second = await operator.look("a"), await operator.look("b")
+    assert first is not None
+    assert first.reason is Reason.ADOPTION_WAITS
+    assert second is not None
+    assert second.reason is Reason.TAKEN_OVER
+    assert second.message.startswith("The Step a is to take over the place of old (adoptFrom), too")
+    del operator.adopting["old"]
+    assert (await operator.look("b")) == second
+    assert await operator.look("a") is None
+    for name in ("b", "0"):
+        operator.adopting["0"] = "old"
+        problem = await operator.look(name)
+        assert problem is not None
+        assert problem.reason is Reason.TAKEN_OVER
+        assert problem.message.startswith("The Step a has taken over the place of old (adoptFrom), which one")
+        assert await operator.look("a") is None
+    assert await operator.backlogs() == {"a": 3}
+
+
+async def test_a_renaming_is_undone_with_the_whole_backlog(operator: Operator) -> None:
+    del operator.adopting["old"]
+    operator.adopting["new"] = "old"
+    assert await operator.look("new") is None
+    # Both while the new one is there and once it is gone, its events wait for whoever takes over its place.
+    operator.adopting["old"] = ""
+    for gone in ((), ("new",)):
+        for name in gone:
+            del operator.adopting[name]
+        problem = await operator.look("old")
+        assert problem is not None
+        assert problem.reason is Reason.TAKEN_OVER
+        assert "delete this Step, apply it with adoptFrom: new, and only then delete new" in problem.message
+        assert await operator.backlogs() == {"new": 3}
+    operator.adopting |= {"old": "new", "new": "old"}
+    problem = await operator.look("old")
+    assert problem is not None
+    assert problem.reason is Reason.ADOPTION_WAITS
+    assert await operator.look("new") is None
+    del operator.adopting["new"]
+    assert await operator.look("old") is None
+    assert await operator.look("old") is None
+    assert await operator.backlogs() == {"old": 3}
 
 
 async def test_a_step_that_is_gone_for_good_has_taken_over_nothing(start_app: Start) -> None:

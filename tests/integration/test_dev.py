@@ -174,6 +174,25 @@ def test_a_broken_step_is_shown_while_the_others_go_on(folder: Path) -> None:
         assert get(f"{ready['url']}/hello") == {"hello": "world"}
 
 
+def test_a_place_that_another_step_has_taken_is_said_while_the_others_go_on(folder: Path) -> None:
+    def rename(before: str, name: str, former: str) -> None:
+        (folder / f"steps/{before}_step.py").unlink(missing_ok=True)
+        adopts = COUNT.replace("config = {", f'config = {{"adoptFrom": "{former}", ')
+        devs.write(folder, {f"steps/{name}_step.py": adopts})
+
+    with devs.running(folder) as dev:
+        dev.next("ready")
+        rename("count", "tally", "count")
+        dev.next("ready", lambda event: "tally" in [step["name"] for step in event["steps"]])
+        rename("tally", "sum", "count")
+        dev.next("problems", lambda event: "tally has taken over the place of count" in str(event))
+        ready = dev.next("ready")
+        assert sorted(step["name"] for step in ready["steps"]) == ["hello", "person", "show"]
+        assert get(f"{ready['url']}/hello") == {"hello": "world"}
+        rename("", "sum", "tally")
+        dev.next("ready", lambda event: "sum" in [step["name"] for step in event["steps"]])
+
+
 def test_a_file_that_ends_the_process_takes_no_other_step_along(folder: Path) -> None:
     devs.write(folder, {"steps/bad_step.py": "import os\nos._exit(3)\n"})
     with devs.running(folder) as dev:

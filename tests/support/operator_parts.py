@@ -17,7 +17,7 @@ async def _nobody(step: str) -> bool:
     return False
 
 
-ALONE = brokers.Others(adopters=(), exists=_nobody)
+ALONE = brokers.Others(adopters=(), rivals=(), exists=_nobody)
 
 
 async def ensure(

@@ -305,6 +305,17 @@ def test_volumes_that_are_mounted_are_of_the_step_or_its_app() -> None:
     assert problems(unread) == ["app.yaml: oops"], "nobody knows what the App has"
 
 
+def test_one_step_takes_over_a_place() -> None:
+    same = [step(name, triggers=hears("a"), adoptFrom="old") for name in ("one", "two")]
+    found = checks.examine(Discovery(steps=[*same, step("three", triggers=hears("a"), adoptFrom="older")]))
+    who = "found 'one' (steps/one_step.py) and 'two' (steps/two_step.py)"
+    assert [str(problem) for problem in found.problems] == [
+        f"steps/{name}_step.py: adoptFrom: expected one Step to take over the place of 'old', {who}"
+        for name in ("one", "two")
+    ]
+    assert [good.name for good in found.steps] == ["three"]
+
+
 def test_topics_without_an_end_are_warnings() -> None:
     found = checks.examine(
         Discovery(

@@ -65,6 +65,8 @@ class Others:
 
     adopters: Sequence[str]
     """Steps that say that they take over the place of one of its name."""
+    rivals: Sequence[str]
+    """Other Steps that say that they take over the same place as it."""
     exists: Callable[[str], Awaitable[bool]]
     """Whether there is a Step of a name."""
 
@@ -203,22 +205,31 @@ class Broker:
     async def _in_the_way(self, js: JetStream, key: Key, binding: Binding, others: Others) -> Problem | None:
         """Of two Steps that would be one to the stream, the one that has to wait, or never can be."""
         stream = binding.stream.name
-        for adopter in others.adopters:
-            found = await adoptions.read(js, stream, adopter)
-            if found is not None and any(former.step == key.name for former in found.formers):
-                return _taken_over(key, adopter)
+        holder = await adoptions.holder(js, stream, key.name)
+        # Whose place it takes over in turn gives it back: so is a renaming undone
+        if holder is not None and holder not in (key.name, binding.adopts):
+            return _taken_over(key, holder)
         if binding.adopts is None:
             return None
         adoption = await adoptions.read(js, stream, key.name)
-        is_done = adoption is not None and adoption.is_done
-        return _waits(key, binding.adopts) if not is_done and await others.exists(binding.adopts) else None
+        if adoption is not None and adoption.is_done:
+            return None
+        holder = await adoptions.holder(js, stream, binding.adopts)
+        if holder is not None and holder != key.name:
+            return self._problem(errors.PlaceTaken(binding.adopts, holder))
+        if adoption is None:
+            for rival in sorted(others.rivals):
+                if rival < key.name and await adoptions.read(js, stream, rival) is None:
+                    return _comes_second(binding.adopts, rival)
+        return _waits(key, binding.adopts) if await others.exists(binding.adopts) else None
 
     async def _adopted(self, key: Key, binding: Binding) -> str:
         """What became of the place that the Step was to take over, for its status."""
         found = await adoptions.read(self._connected(), binding.stream.name, key.name)
         if found is None or not found.formers:
             return f"There was no consumer of {binding.adopts} to take over; it has a place of its own."
-        return f"It has taken over the place of {', '.join(former.step for former in found.formers)}."
+        others = dict.fromkeys(former.step for former in found.formers if former.step != key.name)
+        return f"It has taken over the place of {', '.join(others)}."
 
     def _subscribed(self, binding: Binding, *, leftovers: bool = False) -> Subscription:
         known = self._known.get(Key(binding.app, binding.step))
@@ -410,6 +421,8 @@ class Broker:
     def _problem(self, error: errors.BrokerError) -> Problem:
         if isinstance(error, errors.AppStreamOwned):
             return Problem(Reason.APP_STREAM_OWNED, str(error))
+        if isinstance(error, errors.PlaceTaken):
+            return Problem(Reason.TAKEN_OVER, f"T{str(error)[1:]}.")
         if isinstance(error, errors.BrokerTooOld):
             return Problem(Reason.BROKER_TOO_OLD, str(error))
         if isinstance(error, errors.TooFewServers):
@@ -446,8 +459,17 @@ def _waits(key: Key, former: str) -> Problem:
 
 def _taken_over(key: Key, adopter: str) -> Problem:
     text = (
-        f"The Step {adopter} has taken over the place of {key.name} (adoptFrom) and handles what was sent to it; give "
-        f"this Step another name, or delete {adopter}"
+        f"The Step {adopter} has taken over the place of {key.name} (adoptFrom), and what was sent to it waits there. "
+        f"To go back: delete this Step, apply it with adoptFrom: {adopter}, and only then delete {adopter}. Else give "
+        "this Step another name."
+    )
+    return Problem(Reason.TAKEN_OVER, text)
+
+
+def _comes_second(former: str, rival: str) -> Problem:
+    text = (
+        f"The Step {rival} is to take over the place of {former} (adoptFrom), too, which one Step alone can, and goes "
+        "first by its name. Delete one of the two, or apply this one without adoptFrom."
     )
     return Problem(Reason.TAKEN_OVER, text)
 

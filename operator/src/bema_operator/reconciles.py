@@ -233,7 +233,7 @@ class Reconciler:
         key, binding, stream = seen.subject.key, seen.binding, seen.stream
         if binding is None or stream is None:
             raise NeverSettled(f"{key}: expected a Binding and a stream, found none")
-        discards, others = seen.subject.discards, self._others(key)
+        discards, others = seen.subject.discards, self._others(binding, key)
         subscription = await self._broker.ensure(key, binding, stream=stream, others=others, discards=discards)
         if subscription.problem is not None and subscription.problem.reason is Reason.APP_STREAM_OWNED:
             adopt = await self._adopted(key.namespace)
@@ -244,11 +244,13 @@ class Reconciler:
         await self._note_loss(found)
         return found
 
-    def _others(self, key: Key) -> brokers.Others:
+    def _others(self, binding: Binding, key: Key) -> brokers.Others:
         async def exists(name: str) -> bool:
             return await self._api.uid(kinds.STEP, name, key.namespace) is not None
 
-        return brokers.Others(self._cache.adopters(key), exists)
+        same = self._cache.adopters(Key(key.namespace, binding.adopts)) if binding.adopts else []
+        rivals = [name for name in same if name != key.name]
+        return brokers.Others(self._cache.adopters(key), rivals, exists)
 
     async def _note_loss(self, seen: Facts) -> None:
         """Said and counted once for each stream, not by every Step."""

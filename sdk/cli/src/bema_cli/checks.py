@@ -166,12 +166,20 @@ def _routes(found: Iterable[Found]) -> Iterator[Problem]:
 
 
 def _adoptions(found: Sequence[Found]) -> Iterator[Problem]:
-    """Steps that take over the place of one that is there."""
+    """Steps that take over the place of one that is there, or that another takes over, too."""
     files = {step.name: step.file for step in found}
+    adopting: dict[str, list[Found]] = defaultdict(list)
     for step in found:
         former = step.step().spec.adopt_from
+        if former is not None:
+            adopting[former].append(step)
         if former in files:
             message = f"adoptFrom: expected that the Step {former!r} is gone, found it in {files[former]}"
+            yield Problem(file=step.file, message=message, step_file=step.file)
+    for former, same in adopting.items():
+        who = _and([f"{step.name!r} ({step.file})" for step in same])
+        for step in same if len(same) > 1 else ():
+            message = f"adoptFrom: expected one Step to take over the place of {former!r}, found {who}"
             yield Problem(file=step.file, message=message, step_file=step.file)
 
 

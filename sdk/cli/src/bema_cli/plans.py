@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bema.contract import apps, bindings, triggers
@@ -38,6 +38,14 @@ class Plan:
     app: AppSpec = field(default_factory=AppSpec)
     warnings: Sequence[str] = ()
     """What is asked for that one shared process and one server cannot give."""
+
+    def without(self, files: Set[str]) -> Plan:
+        """This plan, with nothing done for some of its Steps. They are no news until they change."""
+        return replace(
+            self,
+            steps=[found for found in self.steps if found.file not in files],
+            bindings={file: binding for file, binding in self.bindings.items() if file not in files},
+        )
 
 
 EMPTY = Plan((), {}, {}, {}, frozenset())

@@ -301,14 +301,13 @@ class Supervisor:
         """Replace the worker, if there is one, by one that runs the plan."""
         self._started_at, self._ready_at, self._reason = time.monotonic(), None, reason
         await self._end_worker()
-        self._running = self._plan
-        if not self._plan.bindings:
+        self._running = await self._ensure(self._plan) if self._plan.bindings else self._plan
+        if not self._running.bindings:
             self._record()
             self._say(events.Idle("nothing to run any more"))
             return
-        await self._ensure(self._plan)
         order = workers.Order(
-            bindings=self._write(self._plan),
+            bindings=self._write(self._running),
             env=self._plan.env,
             folder=self._settings.folder,
             descriptors=[item.fileno() for item in (self._http, self._health, self._metrics) if item is not None],
@@ -319,16 +318,24 @@ class Supervisor:
         self._record()
         self._follow(self._worker)
 
-    async def _ensure(self, plan: Plan) -> None:
+    async def _ensure(self, plan: Plan) -> Plan:
         """Make the app's stream and a consumer for each Step that hears events. Those of Steps that are gone stay: a
-        Step that comes back goes on where it was."""
+        Step that comes back goes on where it was. The plan without Steps whose place another one has taken over."""
+        taken: dict[str, str] = {}
         assert self._connection is not None
         js = JetStream(self._connection)
         stream = bindings.app_stream(Owner(namespace=self._settings.app), self._installation())
         async with self._ensuring:
             await admin.ensure_stream(js, stream)
-            for binding in plan.bindings.values():
-                await subscriptions.ensure(js, binding)
+            for file, binding in plan.bindings.items():
+                try:
+                    await subscriptions.ensure(js, binding)
+                except errors.PlaceTaken as error:
+                    taken[file] = f"adoptFrom: {error}"
+        if taken:
+            found = [{"file": file, "line": None, "message": message} for file, message in taken.items()]
+            self._say(events.Problems(found))
+        return plan.without(taken.keys())
 
     def _write(self, plan: Plan) -> list[Path]:
         folder = self._workspace.bindings

@@ -186,5 +186,16 @@ class AppStreamOwned(BrokerError):
     """The app's stream belongs to another installation or namespace."""
 
 
+class PlaceTaken(BrokerError):
+    """Another Step has taken over the place that this one was to have."""
+
+    def __init__(self, former: str, holder: str) -> None:
+        super().__init__(
+            f"the Step {holder} has taken over the place of {former} (adoptFrom), which one Step alone can. To go on "
+            f"from there, delete this Step and apply it with adoptFrom: {holder}; to begin afresh, apply it without "
+            "adoptFrom"
+        )
+
+
 class AppStorageFull(BrokerError):
     """The app's storage is nearly used up. Nothing was written; it works again when events were settled and removed."""

@@ -344,6 +344,11 @@ def adoption(root: str, step: str) -> str:
     return meta(root, f"adopted.{step}")
 
 
+def adopter(root: str, former: str) -> str:
+    """Which Step has taken over the place of another."""
+    return meta(root, f"adopter.{former}")
+
+
 def suspect(root: str, step: str, run: str) -> str:
     """Executions of a run that have not ended: one of them may have ended its process."""
     return meta(root, f"suspect.{step}.{run}")

@@ -101,7 +101,7 @@ class Reason(StrEnum):
     ADOPTION_WAITS = "AdoptionWaits"
     """The Step whose place this one takes over is still there; once it is deleted, this one goes on from its place."""
     TAKEN_OVER = "TakenOver"
-    """Another Step has taken over the place of the one that had this name; the message says which."""
+    """Another Step has the place of the one of this name, or whose place it was to take; the message says which."""
     TOO_FEW_SERVERS = "TooFewServers"
     """NATS has fewer servers than the App asks for copies; the message says what to do. What is there serves on."""
     APP_STREAM_OWNED = "AppStreamOwned"
