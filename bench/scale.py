@@ -41,7 +41,7 @@ AGENT = "bema-scale"
 OPERATOR_AGENT = "bema-operator"
 """How the user agent of the operator begins."""
 WORKERS = settings.Settings().workers
-PATIENCE = 900.0
+PATIENCE = 1800.0
 
 CODE = "def handler(event, ctx):\n    return None\n"
 
@@ -423,6 +423,7 @@ async def settle(count: int, seconds: float, say: Callable[[str], None]) -> Rest
             used = (cpu_seconds(operator.process.pid) - cpu) / lasted
             asked = place.requests(size)
             now, peak = operator.memory()
+            say(f"at rest: {asked.writes} writes, {asked.reads} reads, {used:.1%} of a core, {now:.0f} MiB")
             return Rest(count, lasted, asked.writes, asked.reads, used, now, peak, restart, rewritten)
 
 

@@ -43,9 +43,9 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 3.0
 """How long a workload may be unready before its pods are asked why, in seconds."""
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 300.0
 """The pods of an unready workload are looked at again after half the time that it has been unready, at most so many
-seconds."""
+seconds: of thousands that are unready at one time, somebody has to list the pods of each."""
 REFUSED_AGAIN = 60.0
 """When to try again what the API server refuses: only somebody else's change can help, such as of a quota."""
 BROKER_AGAIN = 15.0
