@@ -133,3 +133,21 @@ async def test_what_is_refused_for_another_reason_is_raised() -> None:
     world.api.fails = kube.Refused("forbidden")
     with pytest.raises(kube.Refused, match="forbidden"):
         await world.writer.write(world.subject, APP)
+
+
+@pytest.mark.parametrize(
+    "edit", [{"generation": 2}, {"annotations": {"bema.dev/discard-backlog": "a"}}], ids=["its spec", "an annotation"]
+)
+@pytest.mark.parametrize(("kind", "status"), [(kinds.APP, APP), (kinds.STEP, STEP)], ids=["an App", "a Step"])
+async def test_what_somebody_has_edited_meanwhile_is_news_when_the_watch_tells_it(
+    kind: kinds.Kind, status: AppStatus | StepStatus, edit: dict[str, Any]
+) -> None:
+    world = World(kind)
+    known = world.subject
+    stored = world.api.stored
+    world.api.stored = {**stored, "metadata": {**stored["metadata"], **edit}}
+    await world.writer.write(known, status)
+    assert world.api.status == status.dump()
+    assert world.cache.put(kind, world.api.stored) is not None
+    await world.writer.write(world.subject, status.model_copy(update={"observed_generation": 2}))
+    assert world.cache.put(kind, world.api.stored) is None, "what we have written ourselves is none"

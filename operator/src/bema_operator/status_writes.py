@@ -7,12 +7,13 @@ about them.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from bema.contract.statuses import AppStatus, StepStatus
-from bema_operator import caches, events, kube, schemas
+from bema_operator import caches, events, kube, plans, schemas
 from bema_operator.facts import Subject
 from bema_operator.objects import Object
 
@@ -53,7 +54,8 @@ class Writer:
             written = await self._apply(subject, wanted)
         except (kube.Gone, kube.Conflict):
             return
-        self._cache.put(subject.kind, written)
+        if _is_the_same(plans.subject(written, subject.kind), subject):
+            self._cache.put(subject.kind, written)
         ready = status.conditions[0]
         log.debug("Ready=%s (%s)", ready.status, ready.reason, extra=subject.key.bound)
         await self._events.tell(subject, ready)
@@ -78,3 +80,8 @@ class Writer:
         if not new <= self._undeclared_told:
             self._undeclared_told |= new
             log.error(schemas.advice(new))
+
+
+def _is_the_same(written: Subject, known: Subject) -> bool:
+    """Whether nothing but its status has changed. Otherwise what a watch is about to tell of it has to be news."""
+    return dataclasses.replace(written, status=known.status) == known
