@@ -170,7 +170,8 @@ class PythonInvoker:
             result = await entry.function(*arguments)
         else:
             result = await self._in_pool(entry.function, *arguments)
-        await loops.check_left(execution)
+        if execution.has_tasks:
+            await loops.check_left(execution)
         if batch is not None:
             end.items = batch.ends(failure_of)
         if result is not None:

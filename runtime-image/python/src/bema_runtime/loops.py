@@ -43,10 +43,10 @@ def own(owner: Owner) -> None:
 
 
 async def check_left(owner: Owner) -> None:
-    """Raises the exit of a task that nobody has waited for: its run would go on as if nothing had happened."""
-    if owner.has_tasks:
-        # One that ended just before its handler is told of in the loop's next round
-        await asyncio.sleep(0)
+    """Raises the exit of a task that nobody has waited for: its run would go on as if nothing had happened. To be asked
+    of an owner that has tasks."""
+    # One that ended just before its handler is told of in the loop's next round
+    await asyncio.sleep(0)
     for task in owner.left:
         # Nothing public tells a result that was asked for from one that was not
         if task._log_traceback and (error := task.exception()) is not None:
