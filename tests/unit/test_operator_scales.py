@@ -96,9 +96,9 @@ def test_two_who_say_a_number_take_turns_that_are_ever_longer() -> None:
 
 
 def test_whoever_has_their_way_is_named_with_what_to_do() -> None:
-    assert deployed(DONE).contested == deployed(DONE, children=[HPA]).contested == ""
+    assert scales.contested(deployed(DONE)) == scales.contested(deployed(DONE, children=[HPA])) == ""
     facts = contested()
-    assert facts.contested == "autoscaler"
+    assert scales.contested(facts) == "autoscaler"
     [workload] = [item for item in statuses.status(facts, NOW).conditions if item.type == "WorkloadReady"]
     assert (workload.status, workload.reason) == ("False", "ReplicasContested")
     assert workload.message.startswith("The Step says 1, and autoscaler has set 5 replicas of the Deployment again")

@@ -199,17 +199,6 @@ class Facts:
         return self.deployment is not None or self.cron_job is not None
 
     @property
-    def contested(self) -> str:
-        """Who has set another number of pods than the Step says, again and again, and has their way for now; else
-        empty."""
-        wanted = next((item for item in self.wanted if item["kind"] == kinds.DEPLOYMENT.name), None)
-        if self.spec is None or wanted is None or "replicas" in wanted["spec"]:
-            return ""
-        live = self.live(wanted)
-        is_less = live is not None and int(live["spec"]["replicas"]) < self.spec.scaling.min_replicas
-        return ownership.scaler(live) if live is not None and (self.spec.says_pods or is_less) else ""
-
-    @property
     def rollout(self) -> Rollout | None:
         """How far the Deployment is; None without one that is wanted."""
         wanted = next((item for item in self.wanted if item["kind"] == kinds.DEPLOYMENT.name), None)

@@ -363,7 +363,7 @@ class Reconciler:
             return min(max(PATIENCE, waited / 2), LONGEST_PAUSE)
         if seen.ahead:
             return TURN_AGAIN
-        if seen.contested:
+        if scales.contested(seen):
             return max(self._yield_for(seen.subject.key), TURN_AGAIN)
         if not seen.released or (seen.subscription is not None and seen.subscription.leftovers):
             return LET_GO_AGAIN

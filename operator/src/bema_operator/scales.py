@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from bema.contract.steps import StepSpec
 from bema_operator import facts, kinds, ownership
-from bema_operator.facts import Key
+from bema_operator.facts import Facts, Key
 from bema_operator.objects import Object
 
 BURST = 3
@@ -47,8 +47,8 @@ class Contests:
     def note(self, key: Key, now: float) -> None:
         """The number of somebody else was overruled."""
         before = self._contests.get(key)
-        is_new = before is None or now - before.last > FORGOTTEN
-        self._contests[key] = _Contest(1 if before is None or is_new else before.times + 1, now)
+        times = 0 if before is None or now - before.last > FORGOTTEN else before.times
+        self._contests[key] = _Contest(times + 1, now)
 
     def wait(self, key: Key, now: float) -> float:
         """Seconds for which the other one has its way."""
@@ -87,6 +87,15 @@ def settled(
     several = facts.pods_of(left, live) > 1
     kept = (item for item in wanted if several or item["kind"] != kinds.DISRUPTION_BUDGET.name)
     return [left if item is deployment else item for item in kept]
+
+
+def contested(seen: Facts) -> str:
+    """Who has set another number of pods than the Step says, again and again, and has their way for now; else empty."""
+    wanted = next((item for item in seen.wanted if item["kind"] == kinds.DEPLOYMENT.name), None)
+    if seen.spec is None or wanted is None or "replicas" in wanted["spec"]:
+        return ""
+    live = seen.live(wanted)
+    return "" if live is None or is_theirs(live, seen.spec) else ownership.scaler(live)
 
 
 def _without_replicas(deployment: Object) -> Object:

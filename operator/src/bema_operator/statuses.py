@@ -10,7 +10,7 @@ from typing import Any
 
 from bema.contract import statuses
 from bema.contract.statuses import Condition, ConditionStatus, ConditionType, Reason, StepStatus
-from bema_operator import reasons
+from bema_operator import reasons, scales
 from bema_operator.facts import Facts, Problem, Rollout, Subject
 from bema_operator.manifests import parts, services
 from bema_operator.objects import Object
@@ -193,8 +193,8 @@ def _workload(facts: Facts) -> Verdict:
         return _cron(suspended)
     if not rollout.is_done:
         return _no(_unready(facts, rollout))
-    if facts.contested:
-        return _no(_contested(facts, rollout))
+    if scaler := scales.contested(facts):
+        return _no(_contested(facts, rollout, scaler))
     if suspended:
         return _yes(Reason.SUSPENDED, f"spec.suspend is true: no pod runs{_waiting(facts)}.")
     if rollout.wanted == 0:
@@ -202,10 +202,10 @@ def _workload(facts: Facts) -> Verdict:
     return _yes(Reason.AVAILABLE, f"{_pods(rollout.available)} of {rollout.wanted} ready.")
 
 
-def _contested(facts: Facts, rollout: Rollout) -> Problem:
+def _contested(facts: Facts, rollout: Rollout, scaler: str) -> Problem:
     said = facts.spec.pods if facts.spec is not None else 0
     text = (
-        f"The Step says {said}, and {facts.contested} has set {rollout.wanted} replicas of the Deployment again and "
+        f"The Step says {said}, and {scaler} has set {rollout.wanted} replicas of the Deployment again and "
         "again; it has its way for some minutes. Take it away, or leave the number to it (spec.replicas, "
         "spec.scaling.minReplicas)."
     )
